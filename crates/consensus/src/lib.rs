@@ -1,0 +1,3 @@
+//! Being written.
+#![cfg_attr(not(test), no_std)]
+extern crate alloc;

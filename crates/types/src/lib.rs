@@ -1,0 +1,52 @@
+//! The vocabulary of Unisono. Data only: nothing here decides, waits or does IO.
+//!
+//! ```text
+//!   ids         ReplicaId SessionId SequenceNumber Position Timestamp Time ...   a type for every number
+//!   digest      Digest = BLAKE3, always with a domain
+//!   codec       canonical bytes (borsh), every decoder capped by the length it was given
+//!   sign        Signer / Verifier as values: Ed25519, or a keyed hash in simulation only
+//!   verified    Unverified<T> -> Verified<T>, the only way into the core
+//!   membership  Configuration, Membership, Quorum (made from a membership only)
+//!   frame       what clients and replicas put into the order: signed frames, the unit that is batched
+//!   statement   Wish, Checkpoint: signed one by one, so that third parties can be convinced
+//!   register    Certificate, ViewChange, Attestation: what a vote register signs
+//!   message     what travels between clients and replicas
+//!   work        Work and Done: how `replica` and `execution`, which do not know each other, meet in the host
+//! ```
+//!
+//! Invariant: everything that is signed or hashed is signed and hashed as the bytes that were received; nothing is
+//! re-encoded to be checked.
+//!
+//! Invariant: no decoder allocates more than a small multiple of the bytes it was given.
+#![cfg_attr(not(test), no_std)]
+extern crate alloc;
+
+mod codec;
+mod digest;
+mod frame;
+mod ids;
+mod membership;
+mod message;
+mod register;
+mod sign;
+mod statement;
+mod verified;
+mod work;
+
+pub use codec::{CodecError, decode, encode};
+pub use digest::{Digest, Hasher};
+pub use frame::{Frame, FrameBody, FrameError, SystemEntry};
+pub use ids::{
+    ClusterId, Epoch, Incarnation, Position, RegisterView, ReplicaId, RequestNumber, SequenceNumber, SessionId, Step,
+    Time, Timestamp, View,
+};
+pub use membership::{Configuration, ConfigurationError, Limits, Member, Membership, Quorum};
+pub use message::{Answer, ClientMessage, Refusal, Reply, ReplyBody};
+pub use register::{Attestation, Certificate, RegisterId, ViewChange, VotePosition};
+pub use sign::{PublicKey, Signature, Signer, Verifier};
+pub use statement::{Checkpoint, Signed, Statement, Wish};
+pub use verified::{Rejected, Unverified, Verified, Verify, VerifyContext};
+pub use work::{Done, Fault, MarkReport, Outcome, Work};
+
+pub use borsh;
+pub use bytes::Bytes;
