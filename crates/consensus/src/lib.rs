@@ -1,3 +1,229 @@
-//! Being written.
+//! Total order as an exchangeable part. Pure: no clock, thread, socket, file or randomness.
+//!
+//! ```text
+//!                    Input                                    Output
+//!   host ── Message Submit Timeout ──>  ┌───────────┐ ── Send Broadcast ───────────> peers
+//!           Persisted Answered          │ algorithm │ ── Persist Certify Advance ──> log and vote register
+//!           Executed Stable Blocks      └───────────┘ ── SetTimer Decide Provide ──> clock, replica, log
+//! ```
+//!
+//! The contract, the same for every algorithm:
+//! * `handle` is a function of the state, the time given and the input: recorded and replayed at will.
+//! * Outputs take effect in their order. A [`Output::Persist`] and the register calls behind it may share one log
+//!   write; their answers ([`Input::Persisted`], [`Input::Answered`]) come only when everything up to them is durable.
+//!   A send that depends on durability is emitted by the algorithm after the answer, never before.
+//! * An algorithm owns its leader change; nobody outside asks which fault model it has.
+//! * Only verified messages come in ([`unisono_types::Verified`]); a verified message may still be a lie.
+//! * Frames that are decided twice, or of strangers, are the business of who executes.
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
+
+use alloc::vec::Vec;
+use unisono_types::{
+    Attestation, Bytes, Certificate, Checkpoint, Digest, Frame, Message, RegisterView, Rejected, ReplicaId,
+    SequenceNumber, Signed, Step, Time, Timestamp, Verified, VerifyContext, ViewChange,
+};
+
+/// An agreement algorithm.
+pub trait Consensus {
+    /// What its instances say to each other.
+    type Message: Message;
+
+    /// The one entry point.
+    fn handle(&mut self, now: Time, input: Input<Self::Message>, outbox: &mut Vec<Output<Self::Message>>);
+
+    /// The message that carries decided blocks, as the log holds them, to a peer that is far behind: `blocks` are the
+    /// bytes of consecutive [`Record::Block`]s, `proof` is that of a [`Record::Commit`] of the last of them.
+    fn provide(blocks: Vec<Bytes>, proof: Bytes) -> Self::Message;
+
+    /// The decision that the bytes of a [`Record::Block`] of our own log make when they are decided.
+    ///
+    /// # Errors
+    /// [`Rejected`] when the bytes are no block.
+    fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected>;
+
+    /// A view of itself for people and hints; never for a decision.
+    fn status(&self) -> Status;
+}
+
+/// What `status` shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Current view.
+    pub view: RegisterView,
+    /// Whom this instance takes for the leader.
+    pub leader: ReplicaId,
+    /// Last committed decision.
+    pub committed: SequenceNumber,
+    /// Frames known and not yet committed.
+    pub pending: usize,
+}
+
+/// Names one timer; setting it again replaces it. The replica around an algorithm sets the top bit in its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TimerId(pub u32);
+
+/// Names one write. The replica around an algorithm sets the top bit in its own; an algorithm counts from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PersistId(pub u64);
+
+/// What happens to an algorithm.
+#[derive(Clone, Debug)]
+pub enum Input<M> {
+    /// Once, before everything else, also after a restart.
+    Start,
+    /// From a peer whose link is authenticated, its signatures checked.
+    Message {
+        /// The peer.
+        from: ReplicaId,
+        /// What it says.
+        message: Verified<M>,
+    },
+    /// A frame that shall be ordered: from a client, from a peer on a client's behalf, or our own system entry.
+    Submit(Verified<Frame>),
+    /// A timer that was set has come.
+    Timeout(TimerId),
+    /// A write is durable.
+    Persisted(PersistId),
+    /// The vote register's answer, durable.
+    Answered(RegisterAnswer),
+    /// Everything up to here was executed (or is parked).
+    Executed(SequenceNumber),
+    /// f+1 equal checkpoints: agreement may stand on this one and forget what is below.
+    Stable(StableCheckpoint),
+    /// The link to a peer went down or came up. A hint: it may shorten a wait, nothing else.
+    Link {
+        /// The peer.
+        peer: ReplicaId,
+        /// Whether it is up.
+        up: bool,
+    },
+}
+
+/// What the vote register answered. A refusal is a value: the algorithm asked for something it may not have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RegisterAnswer {
+    /// To [`Output::Certify`].
+    Certificate(Certificate),
+    /// To [`Output::Advance`].
+    ViewChange(ViewChange),
+    /// To [`Output::Attest`].
+    Attestation(Attestation),
+    /// To any of them.
+    Refused,
+}
+
+/// f+1 signatures on one checkpoint.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StableCheckpoint {
+    /// What they signed.
+    pub checkpoint: Checkpoint,
+    /// The signatures, of distinct members, ascending.
+    pub signatures: Vec<Signed<Checkpoint>>,
+}
+
+/// What an algorithm wants.
+#[derive(Clone, Debug)]
+pub enum Output<M> {
+    /// Send to one peer. May be lost.
+    Send {
+        /// The peer.
+        to: ReplicaId,
+        /// What to say.
+        message: M,
+    },
+    /// Send to all peers (not to oneself). May be lost.
+    Broadcast(M),
+    /// Write to the log; answered by [`Input::Persisted`].
+    Persist {
+        /// To be answered with.
+        id: PersistId,
+        /// What to write.
+        record: Record,
+    },
+    /// Call `certify` of the register, its record behind all earlier writes; answered by [`Input::Answered`].
+    Certify {
+        /// View.
+        view: RegisterView,
+        /// Step.
+        step: Step,
+        /// Header hash.
+        hash: Digest,
+    },
+    /// Call `advance` of the register, likewise.
+    Advance {
+        /// The view to enter.
+        view: RegisterView,
+    },
+    /// Call `attest` of the register, likewise.
+    Attest {
+        /// Nonce of who asks.
+        nonce: [u8; 32],
+    },
+    /// (Re)start a timer to fire at `at` microseconds of the monotonic clock; `None` stops it.
+    SetTimer {
+        /// Which.
+        timer: TimerId,
+        /// When.
+        at: Option<u64>,
+    },
+    /// The next decision. Sequence numbers are 1, 2, 3, ... without gaps.
+    Decide(Decision),
+    /// Read committed records from the log, from `from` on and at most `bytes` of them, and send them to `to` in
+    /// messages made by the algorithm's `provide` (see [`Provide`]). The peer is far behind.
+    Provide(Provide),
+    /// Evidence of a lie or a fault of a peer, for counters and people.
+    Suspect {
+        /// The peer.
+        peer: ReplicaId,
+        /// What it did.
+        reason: &'static str,
+    },
+}
+
+/// One write to the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// A block that may be decided: its header's hash, its place and its bytes (as the algorithm encodes them).
+    Block {
+        /// Its place if it is decided.
+        sequence: SequenceNumber,
+        /// Names it.
+        hash: Digest,
+        /// All that is needed to check and execute it again.
+        bytes: Bytes,
+    },
+    /// This block and all before it are decided. Need not be durable (it can be derived again), saves work at a start.
+    Commit {
+        /// Its place.
+        sequence: SequenceNumber,
+        /// Its hash.
+        hash: Digest,
+        /// The transferable commit certificate, as the algorithm encodes it.
+        proof: Bytes,
+    },
+    /// Nothing: answered when everything before it is durable.
+    Barrier,
+}
+
+/// A request to read the log on behalf of a peer that is far behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Provide {
+    /// The peer.
+    pub to: ReplicaId,
+    /// Its next decision.
+    pub from: SequenceNumber,
+}
+
+/// One decided batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// Its place in the order.
+    pub sequence: SequenceNumber,
+    /// Names the block.
+    pub hash: Digest,
+    /// Agreed time; never smaller than the decision's before.
+    pub timestamp: Timestamp,
+    /// What was ordered, in order.
+    pub frames: Vec<Frame>,
+}

@@ -1,3 +1,218 @@
-//! Being written.
+//! Deterministic multithreading, policy only: ordered entries and the operations of threads in, grants out.
+//! No threads, no clock, no IO, no knowledge of what a handler does.
+//!
+//! ```text
+//!   ordered log ── Entry ──────>  ┌───────────┐
+//!                                 │ Scheduler │ ── Grant: start, go on, round ended, log used up
+//!   threads ────── Operation ──>  └───────────┘
+//! ```
+//! Contract: given the same entries and the same handlers, the grants per lock, the rounds and everything reported
+//! with a round are the same, whatever the order in which running threads happen to reach their operations.
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
+
+use alloc::vec::Vec;
+
+/// A scheduling policy.
+pub trait Scheduler: Send {
+    /// The one entry point. Grants are appended in the order in which they are to be carried out.
+    fn handle(&mut self, event: Event, grants: &mut Vec<Grant>);
+
+    /// What it is doing, for people and hints; never for a decision.
+    fn status(&self) -> Status;
+}
+
+/// The host's name for a live thread: an index into its table of tasks, given with the event that creates the thread
+/// and free again after [`Grant::Finished`]. Local: it differs between replicas and never decides anything.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ThreadIndex(pub u32);
+
+/// Names a lock: equal on all replicas. The upper 32 bits are the object, the lower 96 a key within it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LockId(pub u128);
+
+/// A wait queue of one lock; 0 is the only one of a plain condition variable.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QueueId(pub u64);
+
+/// How a lock is owned.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Mode {
+    /// With other readers.
+    Read,
+    /// Alone.
+    Write,
+}
+
+/// What happens to a scheduler.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The next entry of the log.
+    Entry(Entry),
+    /// A running thread asks for something. Exactly one operation of a thread is outstanding at a time.
+    Operation {
+        /// Who.
+        thread: ThreadIndex,
+        /// What.
+        operation: Operation,
+    },
+}
+
+/// An ordered entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// A new thread.
+    Request {
+        /// The host's name for it.
+        thread: ThreadIndex,
+        /// Place in the log: ascending, the thread's deterministic id.
+        position: u64,
+        /// Its first `now`.
+        timestamp: u64,
+    },
+    /// Agreed time.
+    Tick(u64),
+    /// Go on without new requests.
+    Flush,
+    /// New global parameters, from the next round on.
+    Reconfigure(Parameters),
+    /// Close the round and report; the number comes back in [`Grant::Marked`].
+    Mark(u64),
+}
+
+/// What a thread asks for. Deadlines and timeouts in microseconds of agreed time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// Own a lock. A step.
+    Lock {
+        /// Which.
+        lock: LockId,
+        /// How.
+        mode: Mode,
+        /// Give up after this long.
+        timeout: Option<u64>,
+    },
+    /// Give a lock back. Returns at once.
+    Unlock {
+        /// Which.
+        lock: LockId,
+    },
+    /// Give the lock back, wait to be notified, own it again.
+    Wait {
+        /// Which lock; the thread owns it for writing.
+        lock: LockId,
+        /// Which of its wait queues.
+        queue: QueueId,
+        /// Give up after this long (the lock is owned again all the same).
+        timeout: Option<u64>,
+    },
+    /// Wake the first waiter, or all. Only the lock's owner may. Returns at once.
+    Notify {
+        /// Which lock.
+        lock: LockId,
+        /// Which of its wait queues.
+        queue: QueueId,
+        /// All of them.
+        all: bool,
+    },
+    /// Pause.
+    Sleep {
+        /// For how long.
+        duration: u64,
+    },
+    /// Let others go first. A step.
+    Yield,
+    /// The handler came to its end; locks still owned are released in the order of their acquisition.
+    Finish,
+}
+
+/// What a scheduler lets happen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Grant {
+    /// A thread that has not begun may begin, as primary or admitted. (One that began ahead is simply primary now.)
+    Start {
+        /// Who.
+        thread: ThreadIndex,
+    },
+    /// A pending operation came to its result; the thread may go on.
+    Resume {
+        /// Who.
+        thread: ThreadIndex,
+        /// With what.
+        result: OperationResult,
+        /// The thread's new `now`.
+        now: u64,
+    },
+    /// A thread's Finish was performed: its index is free, its reply may be sent.
+    Finished {
+        /// Who.
+        thread: ThreadIndex,
+    },
+    /// The round that a Mark closed has ended; no operation of a later round was performed before this grant.
+    Marked(RoundReport),
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum OperationResult {
+    /// Done.
+    Granted,
+    /// The time-out came first. After a timed wait the lock is owned again, after a timed lock it is not.
+    TimedOut,
+    /// The lock operation would have closed a cycle; it was not performed.
+    Deadlock,
+    /// The thread owns that lock already (or, for unlock, wait and notify, does not own it). Nothing happened.
+    NotPossible,
+}
+
+/// What all replicas agree on at the end of a round closed by a Mark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RoundReport {
+    /// The Mark's number.
+    pub mark: u64,
+    /// The round.
+    pub round: u64,
+    /// Grant-trace hash of all rounds so far.
+    pub grants: [u8; 32],
+    /// Digest of the scheduler's own state (queues, waiters, timers, parked threads, cursor, parameters).
+    pub state: [u8; 32],
+}
+
+/// What `status` shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Status {
+    /// Current round.
+    pub round: u64,
+    /// Threads alive.
+    pub threads: usize,
+    /// Of those, parked (waiting, sleeping, blocked behind a parked owner).
+    pub parked: usize,
+    /// The log is used up and threads are left that only a Flush (or a new request) lets go on.
+    pub needs_flush: bool,
+    /// Earliest armed deadline.
+    pub deadline: Option<u64>,
+}
+
+/// Global parameters: they change only at a round boundary, through an ordered entry.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Parameters {
+    /// n: primaries per round.
+    pub primaries: u32,
+    /// s: steps per primary and round; `u32::MAX` = unlimited.
+    pub steps: u32,
+    /// Who may take the next step.
+    pub order: Order,
+    /// k: short rounds per Flush.
+    pub flush_rounds: u32,
+}
+
+/// In which order the slots of a round take their steps. Every slot occurs in it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Order {
+    /// 0 1 2 ... 0 1 2 ...
+    RoundRobin,
+    /// q steps of slot 0, q of slot 1, ...
+    Quantum(u32),
+    /// This vector of slots; slots missing in it take their steps behind it.
+    Explicit(Vec<u16>),
+}

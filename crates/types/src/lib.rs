@@ -45,7 +45,7 @@ pub use message::{Answer, ClientMessage, Refusal, Reply, ReplyBody};
 pub use register::{Attestation, Certificate, RegisterId, ViewChange, VotePosition};
 pub use sign::{PublicKey, Signature, Signer, Verifier};
 pub use statement::{Checkpoint, Signed, Statement, Wish};
-pub use verified::{Rejected, Unverified, Verified, Verify, VerifyContext};
+pub use verified::{Message, Rejected, Unverified, Verified, Verify, VerifyContext};
 pub use work::{Done, Fault, MarkReport, Outcome, Work};
 
 pub use borsh;

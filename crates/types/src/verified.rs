@@ -1,6 +1,8 @@
 //! The gate into the core: an [`Unverified`] value shows nothing until every signature and bound in it was checked.
 
 use crate::{ClusterId, Membership, Verifier};
+use alloc::vec::Vec;
+use bytes::Bytes;
 use core::fmt;
 
 /// Why something from outside was not let in. A value, counted and tested; never a panic.
@@ -47,6 +49,18 @@ pub trait Verify: Sized {
     /// # Errors
     /// The first reason found.
     fn verify(&self, context: &VerifyContext) -> Result<(), Rejected>;
+}
+
+/// A message as it travels: `parse` is what `encode` wrote, and nothing else.
+pub trait Message: Clone + fmt::Debug + Verify {
+    /// Appends the bytes that travel.
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// Reads a message. Bounds are checked here, before anything is allocated; signatures by [`Verify`].
+    ///
+    /// # Errors
+    /// The first reason found.
+    fn parse(bytes: Bytes, context: &VerifyContext) -> Result<Self, Rejected>;
 }
 
 /// Something that came from outside. There is no getter.
