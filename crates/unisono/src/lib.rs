@@ -1,1 +1,4 @@
 //! Being written.
+
+pub mod client;
+pub mod gateway;
