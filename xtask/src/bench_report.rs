@@ -33,7 +33,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 }
 
 fn table<'a>(rows: impl Iterator<Item = &'a Value>) -> String {
-    let mut out = String::from("| figure | median | spread | runs | goal | commit | machine |\n|---|---|---|---|---|---|---|\n");
+    let mut out =
+        String::from("| figure | median | spread | runs | goal | commit | machine |\n|---|---|---|---|---|---|---|\n");
     for row in rows {
         let cell = |key: &str| match &row[key] {
             Value::Null => "-".to_owned(),

@@ -9,7 +9,22 @@ const STEPS: &[(&str, &[&str])] = &[
     ("tests", &["test", "--workspace"]),
     ("program", &["build", "--release"]),
     ("simulator", &["run", "--release", "--quiet", "-p", "unisono-sim", "--", "--seeds", "200", "--json"]),
-    ("faults", &["run", "--release", "--quiet", "-p", "unisono-bench", "--", "faults", "kill-leader", "--rounds", "2", "--json"]),
+    (
+        "faults",
+        &[
+            "run",
+            "--release",
+            "--quiet",
+            "-p",
+            "unisono-bench",
+            "--",
+            "faults",
+            "kill-leader",
+            "--rounds",
+            "2",
+            "--json",
+        ],
+    ),
     ("speed", &["run", "--release", "--quiet", "-p", "unisono-bench", "--", "speed", "--smoke", "--json"]),
 ];
 

@@ -6,7 +6,7 @@ mod tidy;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's automation")]
@@ -25,12 +25,19 @@ enum Command {
     BenchReport,
 }
 
-fn main() -> anyhow::Result<()> {
-    let root = root()?;
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let done = root().and_then(|root| match command {
         Command::Ci => ci::run(&root),
         Command::Tidy => tidy::run(&root),
         Command::BenchReport => bench_report::run(&root),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

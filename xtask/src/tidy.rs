@@ -36,8 +36,21 @@ const TEST_ARROWS: &[(&str, &[&str])] =
 const PURE: &[&str] = &["types", "trusted", "consensus", "scheduler", "replica", "client"];
 
 const LICENCES: &[&str] = &[
-    "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "CC0-1.0", "Unlicense", "0BSD",
-    "BSL-1.0", "MIT-0", "Apache-2.0 WITH LLVM-exception", "CDLA-Permissive-2.0", "OpenSSL",
+    "MIT",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "CC0-1.0",
+    "Unlicense",
+    "0BSD",
+    "BSL-1.0",
+    "MIT-0",
+    "Apache-2.0 WITH LLVM-exception",
+    "CDLA-Permissive-2.0",
+    "OpenSSL",
 ];
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -90,7 +103,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 
 fn metadata(root: &Path) -> anyhow::Result<Value> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let output = Command::new(cargo).args(["metadata", "--format-version", "1", "--locked"]).current_dir(root).output()?;
+    let output =
+        Command::new(cargo).args(["metadata", "--format-version", "1", "--locked"]).current_dir(root).output()?;
     if !output.status.success() {
         bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -218,7 +232,8 @@ fn links(root: &Path, path: &Path, text: &str) -> Findings {
     findings
 }
 
-/// Commands in code blocks of the docs: packages, xtask commands and subcommands of the program must exist.
+/// Commands in code blocks of the docs (those marked `text` hold none): packages, xtask commands and subcommands of
+/// the program must exist.
 fn commands(path: &Path, text: &str) -> Findings {
     let program = ["dev", "init", "replica", "gateway", "status", "bench", "help"];
     let xtask = ["ci", "tidy", "bench-report"];
@@ -227,10 +242,11 @@ fn commands(path: &Path, text: &str) -> Findings {
         .map(|(name, _)| if ["unisono", "xtask"].contains(name) { (*name).into() } else { format!("unisono-{name}") })
         .collect();
     let mut findings = Findings::new();
-    let mut inside = false;
+    let (mut fenced, mut inside) = (false, false);
     for (number, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with("```") {
-            inside = !inside;
+        if let Some(kind) = line.trim_start().strip_prefix("```") {
+            fenced = !fenced;
+            inside = fenced && kind != "text";
             continue;
         }
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -298,7 +314,9 @@ mod tests {
 
     #[test]
     fn a_licence_must_have_one_alternative_on_the_list() {
-        for good in ["MIT", "MIT OR Apache-2.0", "MIT/Apache-2.0", "(MIT OR GPL-3.0) AND Unicode-3.0", "Apache-2.0 AND ISC"] {
+        for good in
+            ["MIT", "MIT OR Apache-2.0", "MIT/Apache-2.0", "(MIT OR GPL-3.0) AND Unicode-3.0", "Apache-2.0 AND ISC"]
+        {
             assert!(licence_allowed(good), "{good}");
         }
         for bad in ["", "GPL-3.0", "MIT AND GPL-3.0"] {
