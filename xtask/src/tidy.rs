@@ -30,8 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Arrows that only tests may use.
-const TEST_ARROWS: &[(&str, &[&str])] =
-    &[("redis", &["sim"]), ("replica", &["trusted"]), ("execution", &["macros"]), ("unisono", &["redis"])];
+const TEST_ARROWS: &[(&str, &[&str])] = &[("redis", &["sim"]), ("replica", &["trusted"]), ("execution", &["macros"])];
 
 const PURE: &[&str] = &["types", "trusted", "consensus", "scheduler", "replica", "client"];
 

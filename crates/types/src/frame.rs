@@ -175,10 +175,10 @@ impl Verify for Frame {
             FrameBody::System { .. } if context.membership.member_by_host_key(&self.0.key).is_none() => {
                 return Err(Rejected::NotAMember);
             }
-            FrameBody::Requests { requests, .. } => {
-                if requests.iter().any(|(_, operation)| operation.len() > limits.operation_bytes as usize) {
-                    return Err(Rejected::TooLarge);
-                }
+            FrameBody::Requests { requests, .. }
+                if requests.iter().any(|(_, operation)| operation.len() > limits.operation_bytes as usize) =>
+            {
+                return Err(Rejected::TooLarge);
             }
             _ => {}
         }

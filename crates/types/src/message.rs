@@ -60,7 +60,9 @@ pub enum Answer {
 }
 
 /// Why a session was not opened.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, thiserror::Error)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, thiserror::Error,
+)]
 pub enum Refusal {
     /// The key may not open sessions.
     #[error("this client key is not registered with the cluster: use a key from the cluster's client directory")]

@@ -44,7 +44,10 @@ pub struct Signer(Secret);
 enum Secret {
     Ed25519(Box<ed25519_dalek::SigningKey>),
     #[cfg(feature = "simulation")]
-    Keyed { public: PublicKey, key: [u8; 32] },
+    Keyed {
+        public: PublicKey,
+        key: [u8; 32],
+    },
 }
 
 impl Signer {
@@ -114,7 +117,9 @@ pub struct Verifier(Scheme);
 enum Scheme {
     Ed25519,
     #[cfg(feature = "simulation")]
-    Keyed { universe: u64 },
+    Keyed {
+        universe: u64,
+    },
 }
 
 impl Verifier {
