@@ -1,4 +1,15 @@
-//! Being written.
+//! Replicated services that survive crashes and lies: the host, and the one crate that users name.
+//!
+//! ```text
+//!   config     directories, keys, settings              node       a replica: the event loop around the pure core
+//!   transport  TCP + TLS, mutual, pinned keys           admin      the signed status query
+//!   storage    the write-ahead log                      metrics    counters for Prometheus
+//!   client     a cluster's client                       gateway    hosts a sans-IO protocol for applications
+//! ```
+//! Everything that decides lives in pure crates (`replica`, `consensus`, `trusted`, `scheduler`, `client`); here are
+//! the sockets, files, clocks and threads around them, and nothing that decides.
 
 pub mod client;
+pub mod config;
 pub mod gateway;
+pub mod transport;
