@@ -17,6 +17,12 @@ pub use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub use unisono_types::{Fault, Outcome};
 
 pub use crate::client::InvokeError;
+pub(crate) use server::Inbox;
+pub use server::{CONNECTIONS_MAX, INPUT_BYTES_MAX, serve};
+
+mod server;
+#[cfg(test)]
+mod tests;
 
 /// Unsent bytes of one connection above which its socket is no longer read.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
