@@ -1,1 +1,211 @@
-//! Links between processes.
+//! Links between processes: TCP with TLS 1.3, both ends known by pinned Ed25519 keys (RFC 7250 raw public keys).
+//!
+//! ```text
+//!   dialer ── TLS, exact key of the member ──────────────> acceptor: a member's, a client's or the admin's key
+//!          ── hello: magic, version, kind, cluster ──────> kind must be what the key may be
+//!          <─ u32 length | message  (either direction) ──>
+//!
+//!   Outbox ── all that is queued, one write ──> socket ──> messages, bounded by a byte budget ──> Inlet
+//! ```
+//! Each replica dials every other and sends on the links it dialed; what it accepted it only reads. Clients send and
+//! are answered on one link.
+//!
+//! Never: a certificate authority, a default key, resumption; a byte is read as a message before both keys and the
+//! hello were checked; memory is allocated because of a length that was only claimed.
+//!
+//! Invariant: an unauthenticated connection costs one task, at most 64 KiB and 5 s, and there are at most
+//! [`UNAUTHENTICATED_MAX`] of them.
+//! Invariant: what a link holds is bounded, outgoing by its [`Outbox`], incoming by the [`Budget`] it shares.
+
+mod accept;
+mod dial;
+mod framing;
+mod outbox;
+mod tls;
+
+pub use accept::{Accepted, Acceptor, HANDSHAKE_DEADLINE, UNAUTHENTICATED_MAX, listen};
+pub use dial::{Dialed, Dialer, Target};
+pub use framing::{Link, frame_message};
+pub use outbox::Outbox;
+
+use bytes::Bytes;
+use std::{io, sync::Arc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use unisono_types::{Limits, PublicKey, ReplicaId};
+
+/// What a link is for. Said in its first bytes, and held against the key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LinkKind {
+    /// From replica to replica; carries messages in one direction.
+    Peer,
+    /// From a client to a replica.
+    Client,
+    /// From the administrator to a replica.
+    Admin,
+}
+
+impl LinkKind {
+    /// Bytes of the largest message that is read from a dialer of this kind.
+    #[must_use]
+    pub const fn message_bytes_max(self, limits: &Limits) -> usize {
+        match self {
+            // A block with its header and certificates; a reply to a far-behind peer holds one block at least.
+            Self::Peer => limits.block_bytes as usize + ENVELOPE_BYTES,
+            Self::Client => limits.frame_bytes as usize + ENVELOPE_BYTES,
+            Self::Admin => ENVELOPE_BYTES,
+        }
+    }
+
+    /// Bytes of the largest message that the dialer reads.
+    #[must_use]
+    pub const fn answer_bytes_max(self, limits: &Limits) -> usize {
+        match self {
+            Self::Peer => 0,
+            Self::Client => limits.reply_bytes as usize + ENVELOPE_BYTES,
+            Self::Admin => ENVELOPE_BYTES,
+        }
+    }
+}
+
+/// Room for everything around a block or frame: headers of a chain, certificates, a status report.
+const ENVELOPE_BYTES: usize = 1 << 20;
+
+/// Whom an accepted link's key belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// A member.
+    Peer(ReplicaId),
+    /// A registered client key.
+    Client(PublicKey),
+    /// The administrator.
+    Admin,
+}
+
+/// What happens on a link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// It is up: both ends are who they should be.
+    Up,
+    /// A message.
+    Message(Inbound),
+    /// It is down. More may follow if it was dialed: it is tried again.
+    Down(LinkError),
+}
+
+/// A received message, with the share of the budget that it takes while it waits.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The message.
+    pub bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+/// Why a link ended, or never was.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The address cannot be reached, or the connection broke.
+    #[error("connection: {0}")]
+    Io(#[from] io::Error),
+    /// TLS failed, most often because of a key that is not the expected one.
+    #[error("handshake: {0}")]
+    Handshake(io::Error),
+    /// The handshake took too long.
+    #[error("no handshake within the deadline")]
+    HandshakeTimeout,
+    /// The key belongs to nobody here.
+    #[error("the key is none of this cluster's")]
+    UnknownKey,
+    /// The first bytes are no hello of this protocol, version and cluster.
+    #[error("no hello of this protocol, version and cluster")]
+    BadHello,
+    /// The key may not open a link of that kind.
+    #[error("the key may not open a link of that kind")]
+    WrongKind,
+    /// A message longer than allowed was announced.
+    #[error("a message of {length} bytes was announced, {limit} are allowed")]
+    Oversized {
+        /// Bytes announced.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A message was begun and not finished in time.
+    #[error("a message was begun and not finished in time")]
+    Stalled,
+    /// The other end takes nothing although much is queued for it.
+    #[error("the other end does not read what is sent to it")]
+    NotReading,
+    /// The other end closed.
+    #[error("closed by the other end")]
+    Closed,
+    /// We closed: shutdown, a newer link of the same peer, a bad message.
+    #[error("closed here")]
+    ClosedHere,
+}
+
+impl LinkError {
+    /// A short fixed name, for a counter's label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "connection",
+            Self::Handshake(_) => "handshake",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::UnknownKey => "unknown_key",
+            Self::BadHello => "bad_hello",
+            Self::WrongKind => "wrong_kind",
+            Self::Oversized { .. } => "oversized",
+            Self::Stalled => "stalled",
+            Self::NotReading => "not_reading",
+            Self::Closed => "closed",
+            Self::ClosedHere => "closed_here",
+        }
+    }
+}
+
+/// Bytes that may wait between the sockets of one kind and whoever handles their messages. Links take shares in the
+/// order in which they ask, so one that floods slows itself, not the others.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    shares: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Budget {
+    const SHARE_BYTES: usize = 1024;
+
+    /// A budget of `bytes`.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let total = u32::try_from(bytes.div_ceil(Self::SHARE_BYTES)).unwrap_or(u32::MAX).max(1);
+        Self { shares: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Waits until `bytes` fit. One message larger than the whole budget takes all of it.
+    async fn admit(&self, bytes: Bytes) -> Inbound {
+        let shares = u32::try_from(bytes.len().div_ceil(Self::SHARE_BYTES)).unwrap_or(u32::MAX).clamp(1, self.total);
+        let share = Arc::clone(&self.shares).acquire_many_owned(shares).await;
+        Inbound { bytes, _share: share.expect("the semaphore is never closed") }
+    }
+}
+
+/// Where a link's events go: a bounded queue, and a tag by which the receiver knows the link.
+#[derive(Clone, Debug)]
+pub struct Inlet<T> {
+    /// Told with each event.
+    pub tag: T,
+    /// The queue.
+    pub sender: mpsc::Sender<(T, LinkEvent)>,
+    /// What waits in it.
+    pub budget: Budget,
+}
+
+impl<T: Clone> Inlet<T> {
+    /// Passes an event on; false when nobody listens any more.
+    async fn send(&self, event: LinkEvent) -> bool {
+        self.sender.send((self.tag.clone(), event)).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Sockets on system-chosen loopback ports; no test sleeps.
+
+use super::*;
+use crate::config::KeyPair;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use unisono_types::{ClusterId, Configuration, Epoch, Incarnation, Member, Membership};
+
+const MEMBER: u8 = 1;
+const CLIENT: u8 = 50;
+const ADMIN: u8 = 60;
+
+fn key(seed: u8) -> KeyPair {
+    KeyPair::from_seed([seed; 32])
+}
+
+fn membership(address: &str) -> Membership {
+    let members = (0..3u8).map(|index| Member {
+        id: ReplicaId(u16::from(index)),
+        address: address.into(),
+        host_key: key(MEMBER + index).public(),
+        register_key: key(20 + index).public(),
+        incarnation: Incarnation(0),
+    });
+    Membership::new(Configuration {
+        cluster: ClusterId([4; 16]),
+        epoch: Epoch(0),
+        members: members.collect(),
+        client_keys: vec![key(CLIENT).public()],
+        admin_key: key(ADMIN).public(),
+        algorithm: "aphousia".into(),
+        rotation: 0,
+        limits: Limits::default(),
+    })
+    .unwrap()
+}
+
+/// An acceptor of member 0 whose results come out of a channel.
+struct Server {
+    membership: Membership,
+    target: Target,
+    results: mpsc::Receiver<Result<Accepted, LinkError>>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let membership = membership(&listener.local_addr().unwrap().to_string());
+        let target = Target::from(membership.member(ReplicaId(0)).unwrap());
+        let acceptor = Acceptor::new(&key(MEMBER), membership.clone());
+        let (sender, results) = mpsc::channel(16);
+        tokio::spawn(listen(listener, acceptor, move |result| {
+            let sender = sender.clone();
+            async move { drop(sender.send(result).await) }
+        }));
+        Self { membership, target, results }
+    }
+
+    fn dialer(&self, seed: u8, kind: LinkKind) -> Dialer {
+        Dialer::new(key(seed), kind, self.membership.clone())
+    }
+
+    async fn next(&mut self) -> Result<Accepted, LinkError> {
+        self.results.recv().await.unwrap()
+    }
+}
+
+fn inlet() -> (Inlet<()>, mpsc::Receiver<((), LinkEvent)>) {
+    let (sender, receiver) = mpsc::channel(64);
+    (Inlet { tag: (), sender, budget: Budget::new(1 << 20) }, receiver)
+}
+
+#[tokio::test]
+async fn everyone_is_known_by_key() {
+    let mut server = Server::start().await;
+    let cases = [
+        (MEMBER + 1, LinkKind::Peer, Role::Peer(ReplicaId(1))),
+        (CLIENT, LinkKind::Client, Role::Client(key(CLIENT).public())),
+        (ADMIN, LinkKind::Admin, Role::Admin),
+    ];
+    for (seed, kind, role) in cases {
+        let mut here = server.dialer(seed, kind).dial(&server.target).await.unwrap();
+        let Accepted { role: known, link: mut there } = server.next().await.unwrap();
+        assert_eq!(known, role);
+        here.write(b"ping").await.unwrap();
+        assert_eq!(there.read().await.unwrap(), "ping");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_by_the_server() {
+    let mut server = Server::start().await;
+    // TLS 1.3 lets a client finish before the server has judged its key: the dialer may notice at once or when it reads.
+    let link = server.dialer(99, LinkKind::Client).dial(&server.target).await;
+    assert!(matches!(server.next().await, Err(LinkError::Handshake(_))));
+    if let Ok(mut link) = link {
+        assert!(link.read().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_dialer_refuses_another_members_key() {
+    let mut server = Server::start().await;
+    let target = Target { key: key(MEMBER + 2).public(), ..server.target.clone() };
+    let error = server.dialer(CLIENT, LinkKind::Client).dial(&target).await.unwrap_err();
+    assert!(matches!(error, LinkError::Handshake(_)), "{error}");
+    assert!(server.next().await.is_err());
+}
+
+#[tokio::test]
+async fn a_key_opens_only_links_of_its_kind() {
+    let mut server = Server::start().await;
+    for (seed, kind) in [
+        (CLIENT, LinkKind::Peer),
+        (CLIENT, LinkKind::Admin),
+        (ADMIN, LinkKind::Client),
+        (MEMBER + 1, LinkKind::Admin),
+        (MEMBER + 1, LinkKind::Client),
+    ] {
+        let _link = server.dialer(seed, kind).dial(&server.target).await.unwrap();
+        assert!(matches!(server.next().await, Err(LinkError::WrongKind)), "{seed} {kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_of_another_cluster_is_refused_even_with_a_known_key() {
+    let mut server = Server::start().await;
+    let mut configuration = server.membership.configuration().clone();
+    configuration.cluster = ClusterId([5; 16]);
+    let dialer = Dialer::new(key(CLIENT), LinkKind::Client, Membership::new(configuration).unwrap());
+    let _link = dialer.dial(&server.target).await.unwrap();
+    assert!(matches!(server.next().await, Err(LinkError::BadHello)));
+}
+
+#[tokio::test]
+async fn plain_text_is_no_handshake() {
+    let mut server = Server::start().await;
+    let mut stream = TcpStream::connect(&server.target.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(matches!(server.next().await, Err(LinkError::Handshake(_))));
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.len() < 64, "an alert at most, then closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_closed_at_the_deadline() {
+    let mut server = Server::start().await;
+    let mut stream = TcpStream::connect(&server.target.address).await.unwrap();
+    let start = tokio::time::Instant::now();
+    assert!(matches!(server.next().await, Err(LinkError::HandshakeTimeout)));
+    assert_eq!(start.elapsed().as_secs(), HANDSHAKE_DEADLINE.as_secs());
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_oversized_announcement_closes_the_link() {
+    let mut server = Server::start().await;
+    let mut here = server.dialer(ADMIN, LinkKind::Admin).dial(&server.target).await.unwrap();
+    let mut there = server.next().await.unwrap().link;
+    here.write(&vec![0; ENVELOPE_BYTES + 1]).await.unwrap();
+    assert!(matches!(there.read().await, Err(LinkError::Oversized { .. })));
+}
+
+#[tokio::test]
+async fn messages_flow_both_ways_in_order_and_a_flood_is_held_by_the_budget() {
+    let mut server = Server::start().await;
+    let (inlet_here, mut here) = inlet();
+    let outbox = Outbox::new(64 << 20);
+    let dialed = server.dialer(CLIENT, LinkKind::Client).keep(server.target.clone(), outbox, inlet_here);
+    let accepted = server.next().await.unwrap();
+    assert!(matches!(here.recv().await, Some(((), LinkEvent::Up))));
+
+    let (sender, mut there) = mpsc::channel(1024);
+    let inlet_there = Inlet { tag: 7u8, sender, budget: Budget::new(8 << 10) };
+    let back = Outbox::new(1 << 20);
+    let answers = back.clone();
+    tokio::spawn(async move { accepted.link.run(&back, &inlet_there).await });
+    for number in 0..100u32 {
+        assert!(dialed.outbox.push(Bytes::from([&number.to_le_bytes()[..], &[0; 2000]].concat())));
+    }
+    let mut held = Vec::new();
+    for number in 0..100u32 {
+        let (tag, LinkEvent::Message(message)) = there.recv().await.unwrap() else { panic!("a message") };
+        assert_eq!((tag, &message.bytes[..4]), (7, &number.to_le_bytes()[..]));
+        held.push(message);
+        // 2 KiB each: while four are held, no fifth is let in.
+        if held.len() == 4 {
+            assert!(there.try_recv().is_err());
+            held.clear();
+        }
+    }
+    assert!(answers.push(Bytes::from_static(b"done")));
+    let Some(((), LinkEvent::Message(message))) = here.recv().await else { panic!("the answer") };
+    assert_eq!(message.bytes, "done");
+}
+
+#[tokio::test]
+async fn a_broken_link_is_dialed_again_and_nothing_stale_is_sent_on_it() {
+    let mut server = Server::start().await;
+    let (inlet, mut events) = inlet();
+    let dialed = server.dialer(MEMBER + 1, LinkKind::Peer).keep(server.target.clone(), Outbox::new(1 << 20), inlet);
+    let first = server.next().await.unwrap();
+    assert!(matches!(events.recv().await, Some(((), LinkEvent::Up))));
+    drop(first);
+    assert!(matches!(events.recv().await, Some(((), LinkEvent::Down(_)))));
+    let mut second = server.next().await.unwrap();
+    assert_eq!(second.role, Role::Peer(ReplicaId(1)));
+    assert!(matches!(events.recv().await, Some(((), LinkEvent::Up))));
+    assert!(dialed.outbox.push(Bytes::from_static(b"fresh")));
+    assert_eq!(second.link.read().await.unwrap(), "fresh");
+    drop(dialed);
+    assert!(matches!(second.link.read().await, Err(LinkError::Closed | LinkError::Io(_))), "dropping it ends it");
+}
+
+#[tokio::test]
+async fn nobody_there_is_tried_ever_more_rarely_until_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let membership = membership(&listener.local_addr().unwrap().to_string());
+    let target = Target::from(membership.member(ReplicaId(0)).unwrap());
+    drop(listener);
+    let (inlet, mut events) = inlet();
+    let dialer = Dialer::new(key(MEMBER + 1), LinkKind::Peer, membership);
+    let dialed = dialer.keep(target, Outbox::new(1 << 20), inlet);
+    for _ in 0..3 {
+        let event = tokio::time::timeout(Duration::from_secs(30), events.recv()).await.unwrap();
+        assert!(matches!(event, Some(((), LinkEvent::Down(LinkError::Io(_))))));
+    }
+    dialed.outbox.close();
+    while events.recv().await.is_some() {}
+}
+
+#[test]
+fn every_reason_has_a_label_of_its_own() {
+    let io = || io::Error::other("x");
+    let reasons = [
+        LinkError::Io(io()),
+        LinkError::Handshake(io()),
+        LinkError::HandshakeTimeout,
+        LinkError::UnknownKey,
+        LinkError::BadHello,
+        LinkError::WrongKind,
+        LinkError::Oversized { length: 1, limit: 0 },
+        LinkError::Stalled,
+        LinkError::NotReading,
+        LinkError::Closed,
+        LinkError::ClosedHere,
+    ];
+    let labels: std::collections::BTreeSet<_> = reasons.iter().map(LinkError::label).collect();
+    assert_eq!(labels.len(), reasons.len());
+}
