@@ -1,0 +1,26 @@
+//! Agreement algorithms that the simulator can run: how each is made from a disk, and how a liar lies in it.
+
+use crate::{Abuse, Disk, Identities, Random};
+use unisono_consensus::{Consensus, Decision};
+use unisono_types::{Bytes, Membership, ReplicaId, Signer, VerifyContext};
+
+/// One algorithm.
+pub trait Algorithm: Consensus + Sized + 'static {
+    /// Its name in configurations and on the command line.
+    const NAME: &'static str;
+
+    /// An instance as the disk leaves it; on an empty one, a first start.
+    fn create(replica: ReplicaId, signer: Signer, membership: Membership, disk: &Disk) -> Self;
+
+    /// Messages that a liar makes of one it is about to send.
+    fn forge(identities: &Identities, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes>;
+
+    /// Messages that show what a liar had its register sign.
+    fn show(identities: &Identities, liar: ReplicaId, signed: &Abuse, random: &mut Random) -> Vec<Bytes>;
+
+    /// The decisions that the disk's own log holds, from the first on, in order.
+    fn decided(disk: &Disk, context: &VerifyContext) -> Vec<Decision> {
+        let blocks = disk.committed_blocks();
+        blocks.map(|bytes| Self::decision(bytes, context).expect("our own log holds blocks")).collect()
+    }
+}

@@ -1,0 +1,311 @@
+//! What the simulated world runs: replicas as bytes in, bytes out.
+//!
+//! The world knows machines, not protocols. A [`Core`] stands for one replica's process without its clock, network
+//! and disk; an [`Actor`] for one client's process. Messages cross as encoded bytes, so that every codec and every
+//! signature check is exercised, and an algorithm that the simulator has never heard of can run in it.
+
+use crate::{Disk, Random};
+use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer};
+use unisono_types::{
+    Bytes, Certificate, Digest, MarkReport, RegisterView, Rejected, ReplicaId, RequestNumber, SequenceNumber,
+    SessionId, Step, Time, ViewChange,
+};
+
+/// Makes the processes of replicas, at the first start and after each crash, from what their disks hold.
+pub trait Factory {
+    /// The process of `replica`, not yet started.
+    fn create(&self, replica: ReplicaId, disk: &Disk) -> Box<dyn Core>;
+
+    /// What a liar can make of a message that it is about to send: other messages, well-formed, signed with the
+    /// liar's own keys where they need a signature.
+    fn forge(&self, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes> {
+        let _ = (liar, bytes, random);
+        Vec::new()
+    }
+
+    /// Messages that show what a liar had its register sign.
+    fn show(&self, liar: ReplicaId, signed: &Abuse, random: &mut Random) -> Vec<Bytes> {
+        let _ = (liar, signed, random);
+        Vec::new()
+    }
+
+    /// A wrong answer to a client in place of this one.
+    fn wrong_reply(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+        let _ = (bytes, random);
+        None
+    }
+}
+
+/// What a register signed for a liar.
+#[derive(Clone, Copy, Debug)]
+pub enum Abuse {
+    /// A vote for a position and hash of the liar's choice.
+    Vote(Certificate),
+    /// An early departure into a view of the liar's choice.
+    Departure(ViewChange),
+}
+
+/// One replica's process.
+pub trait Core {
+    /// The one entry point.
+    fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>);
+
+    /// How many of its tasks could take a step.
+    fn runnable(&self) -> usize;
+
+    /// What it has come to.
+    fn progress(&self) -> Progress;
+}
+
+/// How far a replica is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Last committed decision.
+    pub committed: SequenceNumber,
+    /// Last decision of which everything is finished or parked.
+    pub executed: SequenceNumber,
+    /// Its view.
+    pub view: RegisterView,
+}
+
+/// What happens to a replica.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Once, before everything else.
+    Start,
+    /// Bytes from a peer whose link is authenticated.
+    Peer {
+        /// The peer.
+        from: ReplicaId,
+        /// What it says.
+        bytes: Bytes,
+    },
+    /// Bytes from a client.
+    Client {
+        /// Which client: its number among the clients.
+        client: usize,
+        /// Which of its connections.
+        connection: u64,
+        /// What it says.
+        bytes: Bytes,
+    },
+    /// A client's connection is gone.
+    Disconnected(u64),
+    /// A timer has come.
+    Timeout(u64),
+    /// A write is durable.
+    Persisted(PersistId),
+    /// The register's answer, durable.
+    Answered(RegisterAnswer),
+    /// Let one of the runnable tasks go on; the number chooses which.
+    Step(u64),
+    /// A link to a peer went down or came up.
+    Link {
+        /// The peer.
+        peer: ReplicaId,
+        /// Whether it is up.
+        up: bool,
+    },
+    /// What the log holds for a peer that is far behind.
+    Provided {
+        /// The peer.
+        to: ReplicaId,
+        /// Consecutive committed blocks.
+        blocks: Vec<Bytes>,
+        /// Proof of the last one.
+        proof: Bytes,
+    },
+}
+
+/// What a replica wants.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send to a peer.
+    Send {
+        /// The peer.
+        to: ReplicaId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Answer a client.
+    Reply {
+        /// On which connection.
+        connection: u64,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Write.
+    Persist {
+        /// To be answered with.
+        id: PersistId,
+        /// What.
+        record: Record,
+    },
+    /// Have the register vote.
+    Certify {
+        /// View.
+        view: RegisterView,
+        /// Step.
+        step: Step,
+        /// Hash.
+        hash: Digest,
+    },
+    /// Have the register enter a view.
+    Advance {
+        /// Which.
+        view: RegisterView,
+    },
+    /// Have the register say where it stands.
+    Attest {
+        /// Nonce of who asks.
+        nonce: [u8; 32],
+    },
+    /// Set or stop a timer of the monotonic clock.
+    SetTimer {
+        /// Which.
+        timer: u64,
+        /// When.
+        at: Option<u64>,
+    },
+    /// Read the log for a peer.
+    Provide(Provide),
+    /// For the checkers.
+    Observe(Observation),
+}
+
+/// What a replica did, for the checkers. Of correct replicas all of it must agree.
+#[derive(Clone, Debug)]
+pub enum Observation {
+    /// The next item of the order that it follows, from its beginning in this life.
+    Ordered(Digest),
+    /// A request was given to execution.
+    Requested {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        number: RequestNumber,
+        /// Digest of the operation.
+        operation: Digest,
+    },
+    /// A block is decided.
+    Committed {
+        /// Its place.
+        sequence: SequenceNumber,
+        /// Its hash.
+        hash: Digest,
+    },
+    /// A request came to its end.
+    Executed {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        number: RequestNumber,
+        /// Digest of the outcome.
+        outcome: Digest,
+    },
+    /// The state at a Mark.
+    Marked(MarkReport),
+    /// The root that it signed for a Mark.
+    Root {
+        /// The Mark's decision.
+        sequence: SequenceNumber,
+        /// The root.
+        root: Digest,
+    },
+    /// It found itself faulty.
+    Halted(String),
+    /// It did not let something in.
+    Rejected(Rejected),
+    /// It suspects a peer.
+    Suspected {
+        /// The peer.
+        peer: ReplicaId,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// A point in time: clocks for the protocol, and a number that grows with every event for histories.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// What the machine's clocks read.
+    pub time: Time,
+    /// Place among all events of the run.
+    pub order: u64,
+}
+
+/// One client's process.
+pub trait Actor {
+    /// The one entry point.
+    fn handle(&mut self, now: Moment, input: ActorInput, effects: &mut Vec<ActorEffect>);
+
+    /// Whether it waits for nothing any more.
+    fn is_done(&self) -> bool;
+
+    /// What it waits for, for people.
+    fn waits_for(&self) -> String;
+}
+
+/// What happens to a client.
+#[derive(Clone, Debug)]
+pub enum ActorInput {
+    /// Once, before everything else.
+    Start,
+    /// Bytes from a replica.
+    Reply {
+        /// The replica.
+        from: ReplicaId,
+        /// What it says.
+        bytes: Bytes,
+    },
+    /// The timer has come.
+    Timeout,
+    /// A link to a replica went down or came up.
+    Link {
+        /// The replica.
+        replica: ReplicaId,
+        /// Whether it is up.
+        up: bool,
+    },
+    /// The process ends and starts anew; what was outstanding stays unknown.
+    Crash,
+    /// Everything is healed: come to an end.
+    Finish,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub enum ActorEffect {
+    /// Send to a replica.
+    Send {
+        /// The replica.
+        to: ReplicaId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Set the timer of the monotonic clock.
+    SetTimer {
+        /// When.
+        at: u64,
+    },
+    /// It called: from now on the order may hold this request.
+    Invoked {
+        /// Its session.
+        session: SessionId,
+        /// Its number.
+        number: RequestNumber,
+        /// Digest of the operation.
+        operation: Digest,
+    },
+    /// It got an outcome.
+    Completed {
+        /// Its session.
+        session: SessionId,
+        /// Its number.
+        number: RequestNumber,
+        /// Digest of the outcome.
+        outcome: Digest,
+    },
+    /// It may not be refused, and was.
+    Failed(String),
+}

@@ -1,0 +1,202 @@
+//! The simulated network: directed links that lose, double, delay, reorder, clog and part.
+//!
+//! It decides when copies of a message arrive, never what is in them (that is a liar's business). Harsher than the
+//! TCP links of the real host, which lose only with their connection: what survives here survives there.
+
+use crate::{NetworkPlan, Random};
+
+/// A machine: replicas first, clients behind them.
+pub type Node = usize;
+
+/// At most 64 machines, so that one word says whom a machine cannot reach.
+pub const NODES_MAX: usize = 64;
+
+/// All links of a cluster.
+#[derive(Debug)]
+pub struct Network {
+    plan: NetworkPlan,
+    nodes: usize,
+    cut: Vec<u64>,
+    clogged_until: Vec<u64>,
+    newest_arrival: Vec<u64>,
+    slow: Vec<u64>,
+    healed: bool,
+    /// Messages lost by chance.
+    pub lost: u64,
+    /// Messages doubled.
+    pub doubled: u64,
+    /// Messages that ran into a partition.
+    pub cut_off: u64,
+}
+
+impl Network {
+    /// Links among `nodes` machines.
+    ///
+    /// # Panics
+    /// With more than [`NODES_MAX`] of them: a mistake of the simulation's author.
+    #[must_use]
+    pub fn new(plan: NetworkPlan, nodes: usize) -> Self {
+        assert!(nodes <= NODES_MAX, "{nodes} machines, at most {NODES_MAX} are possible");
+        Self {
+            plan,
+            nodes,
+            cut: vec![0; nodes],
+            clogged_until: vec![0; nodes * nodes],
+            newest_arrival: vec![0; nodes * nodes],
+            slow: vec![0; nodes],
+            healed: false,
+            lost: 0,
+            doubled: 0,
+            cut_off: 0,
+        }
+    }
+
+    /// One more machine; its number.
+    pub fn join(&mut self) -> Node {
+        let (old, new) = (self.nodes, self.nodes + 1);
+        assert!(new <= NODES_MAX, "at most {NODES_MAX} machines are possible");
+        let widen = |table: &[u64]| {
+            let mut wide = vec![0; new * new];
+            for from in 0..old {
+                wide[from * new..from * new + old].copy_from_slice(&table[from * old..(from + 1) * old]);
+            }
+            wide
+        };
+        self.clogged_until = widen(&self.clogged_until);
+        self.newest_arrival = widen(&self.newest_arrival);
+        self.cut.push(0);
+        self.slow.push(0);
+        self.nodes = new;
+        old
+    }
+
+    /// When the copies of a message sent now arrive: none, one or two of them.
+    pub fn route(&mut self, now: u64, from: Node, to: Node, random: &mut Random) -> [Option<u64>; 2] {
+        if self.cut[from] & (1 << to) != 0 {
+            self.cut_off += 1;
+            return [None; 2];
+        }
+        if !self.healed && random.chance(self.plan.loss_permille) {
+            self.lost += 1;
+            return [None; 2];
+        }
+        let first = Some(self.arrival(now, from, to, random));
+        if self.healed || !random.chance(self.plan.duplication_permille) {
+            return [first, None];
+        }
+        self.doubled += 1;
+        [first, Some(self.arrival(now, from, to, random))]
+    }
+
+    fn arrival(&mut self, now: u64, from: Node, to: Node, random: &mut Random) -> u64 {
+        let link = from * self.nodes + to;
+        let plan = &self.plan;
+        let mut delay = random.between(plan.delay_min, plan.delay_max) + self.slow[from] + self.slow[to];
+        if !self.healed && random.chance(plan.straggler_permille) {
+            delay += random.below(plan.straggler_delay);
+        }
+        let mut at = (now + delay).max(self.clogged_until[link]);
+        if !plan.reorder {
+            at = at.max(self.newest_arrival[link]);
+            self.newest_arrival[link] = at;
+        }
+        at
+    }
+
+    /// From now on nothing goes from `from` to `to`.
+    pub fn cut(&mut self, from: Node, to: Node) {
+        self.cut[from] |= 1 << to;
+    }
+
+    /// From now on messages go from `from` to `to` again.
+    pub fn mend(&mut self, from: Node, to: Node) {
+        self.cut[from] &= !(1 << to);
+    }
+
+    /// Whether nothing goes from `from` to `to`.
+    #[must_use]
+    pub fn is_cut(&self, from: Node, to: Node) -> bool {
+        self.cut[from] & (1 << to) != 0
+    }
+
+    /// All partitions end.
+    pub fn join_all(&mut self) {
+        self.cut.fill(0);
+    }
+
+    /// What is sent from `from` to `to` is held back until `until`.
+    pub fn clog(&mut self, from: Node, to: Node, until: u64) {
+        self.clogged_until[from * self.nodes + to] = until;
+    }
+
+    /// Everything from and to `node` takes this much longer.
+    pub fn slow_down(&mut self, node: Node, delay: u64) {
+        self.slow[node] = delay;
+    }
+
+    /// From now on nothing is lost, doubled, parted, clogged or late.
+    pub fn heal(&mut self) {
+        self.healed = true;
+        self.join_all();
+        self.clogged_until.fill(0);
+        self.slow.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> NetworkPlan {
+        NetworkPlan { loss_permille: 300, duplication_permille: 500, delay_max: 900, reorder: true, ..NetworkPlan::calm() }
+    }
+
+    #[test]
+    fn chances_are_kept_and_healing_ends_them() {
+        let mut random = Random::new(3);
+        let mut network = Network::new(plan(), 2);
+        let arrived = |network: &mut Network, random: &mut Random| {
+            (0..2_000).map(|_| network.route(0, 0, 1, random).iter().flatten().count()).sum::<usize>()
+        };
+        let harsh = arrived(&mut network, &mut random);
+        assert!((1_950..2_250).contains(&harsh), "0.7 * 1.5 of 2 000, not {harsh}");
+        assert!(network.lost > 500 && network.doubled > 500);
+        network.heal();
+        assert_eq!(arrived(&mut network, &mut random), 2_000);
+    }
+
+    #[test]
+    fn a_one_way_partition_cuts_one_way() {
+        let mut random = Random::new(3);
+        let mut network = Network::new(NetworkPlan::calm(), 3);
+        network.cut(0, 1);
+        assert_eq!(network.route(0, 0, 1, &mut random), [None, None]);
+        assert!(network.route(0, 1, 0, &mut random)[0].is_some());
+        network.join_all();
+        assert!(network.route(0, 0, 1, &mut random)[0].is_some());
+    }
+
+    #[test]
+    fn without_reordering_a_link_is_first_in_first_out_even_behind_a_clog() {
+        let mut random = Random::new(3);
+        let mut network = Network::new(NetworkPlan { delay_max: 5_000, ..NetworkPlan::calm() }, 2);
+        network.clog(0, 1, 40_000);
+        let mut last = 0;
+        for now in (0..100_000).step_by(1_000) {
+            let at = network.route(now, 0, 1, &mut random)[0].unwrap();
+            assert!(at >= last && at >= 40_000);
+            last = at;
+        }
+    }
+
+    #[test]
+    fn a_machine_that_joins_disturbs_nobody() {
+        let mut network = Network::new(NetworkPlan::calm(), 2);
+        network.clog(1, 0, 77_000);
+        network.cut(0, 1);
+        assert_eq!(network.join(), 2);
+        let mut random = Random::new(3);
+        assert_eq!(network.route(0, 1, 0, &mut random)[0], Some(77_000));
+        assert!(network.is_cut(0, 1) && !network.is_cut(2, 1));
+    }
+}

@@ -1,0 +1,368 @@
+//! What one seed does to a cluster: its size, its speed, its faults and its liars, drawn before the run begins.
+//!
+//! Swarm testing (Groce and others, ISSTA 2012): each seed switches each kind of fault on or off by itself, since
+//! faults of one kind often hide those of another. A plan is data: it can be printed, changed by hand and run again.
+
+use crate::Random;
+use unisono_scheduler::{Order, Parameters};
+
+/// A second of virtual time.
+pub const SECOND: u64 = 1_000_000;
+const MILLISECOND: u64 = 1_000;
+
+/// Every 64th seed signs with real Ed25519: as slow as it is, it keeps the keyed tags honest.
+pub const ED25519_EVERY: u64 = 64;
+
+/// All that a seed decides beforehand.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed: chance during the run comes from it too.
+    pub seed: u64,
+    /// n.
+    pub replicas: usize,
+    /// Real Ed25519 in place of keyed tags.
+    pub ed25519: bool,
+    /// Which scheduler executes.
+    pub schedule: Schedule,
+    /// Steps of one leader; 0: until it fails.
+    pub rotation: u64,
+    /// The links.
+    pub network: NetworkPlan,
+    /// Delay of one sync, from and to.
+    pub disk: (u64, u64),
+    /// Largest skew of a wall clock and largest drift in millionths.
+    pub clocks: (u64, u64),
+    /// Whether machines learn at once that a link went down or came up.
+    pub link_hints: bool,
+    /// Who lies, and how.
+    pub liars: Vec<LiarPlan>,
+    /// What happens when; ascending.
+    pub faults: Vec<(u64, Fault)>,
+    /// When all faults end. Lying does not.
+    pub heal_at: u64,
+    /// Logical clients with one operation at a time, for linearizability.
+    pub linear_clients: usize,
+    /// Clients with many operations at a time, for exactly-once.
+    pub busy_clients: usize,
+    /// Largest pause of a client between two operations.
+    pub think: u64,
+    /// Largest delay before a runnable task of an executor takes its next step.
+    pub step_delay: u64,
+}
+
+/// Which scheduler executes requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Schedule {
+    /// One request after the other.
+    Sequential,
+    /// UDS.
+    Uds(Parameters),
+}
+
+/// The links of a cluster.
+#[derive(Clone, Debug)]
+pub struct NetworkPlan {
+    /// Messages lost.
+    pub loss_permille: u64,
+    /// Messages doubled.
+    pub duplication_permille: u64,
+    /// Least time on the way.
+    pub delay_min: u64,
+    /// Usual greatest time on the way.
+    pub delay_max: u64,
+    /// Messages that are much later.
+    pub straggler_permille: u64,
+    /// How much later at the most.
+    pub straggler_delay: u64,
+    /// Whether messages of one link overtake each other.
+    pub reorder: bool,
+}
+
+impl NetworkPlan {
+    /// A network without faults.
+    #[must_use]
+    pub const fn calm() -> Self {
+        Self {
+            loss_permille: 0,
+            duplication_permille: 0,
+            delay_min: 50,
+            delay_max: 150,
+            straggler_permille: 0,
+            straggler_delay: 0,
+            reorder: false,
+        }
+    }
+}
+
+/// One thing that goes wrong. Each ends by itself or when everything heals.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Power loss: what was not synced is gone.
+    Crash {
+        /// Who, as a set of bits.
+        replicas: u64,
+        /// For how long.
+        down: u64,
+    },
+    /// As by SIGSTOP: nothing is lost, everything comes late.
+    Pause {
+        /// Who.
+        replica: usize,
+        /// For how long.
+        length: u64,
+    },
+    /// Nothing goes from one side to the other.
+    Partition {
+        /// One side, as a set of bits over all machines.
+        side: u64,
+        /// Only from this side to the other, not back.
+        one_way: bool,
+        /// For how long.
+        length: u64,
+    },
+    /// A link holds everything back.
+    Clog {
+        /// From.
+        from: usize,
+        /// To.
+        to: usize,
+        /// For how long.
+        length: u64,
+    },
+    /// A machine's links get slow.
+    SlowLinks {
+        /// Which machine.
+        node: usize,
+        /// By how much.
+        delay: u64,
+        /// For how long.
+        length: u64,
+    },
+    /// A replica's disk gets slow.
+    SlowDisk {
+        /// Whose.
+        replica: usize,
+        /// By how much.
+        delay: u64,
+        /// For how long.
+        length: u64,
+    },
+    /// Somebody sets a wall clock.
+    WallClock {
+        /// Whose.
+        replica: usize,
+        /// So far ahead.
+        skew: i64,
+    },
+    /// A client's process ends and starts anew, with a new session.
+    ClientCrash {
+        /// Which client, from 0.
+        client: usize,
+    },
+}
+
+/// One Byzantine replica. Every habit is a chance in 1 000, drawn for each occasion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LiarPlan {
+    /// Which replica.
+    pub replica: usize,
+    /// Runs two cores on one register: each says its own to its half of the peers, so blocks of two contents,
+    /// conflicting wishes and two histories leave one machine.
+    pub twins: bool,
+    /// Says nothing to some peer for a while.
+    pub silent: u64,
+    /// Says it late.
+    pub slow: u64,
+    /// Flips bytes in what it says.
+    pub corrupts: u64,
+    /// Says again what it, or others, said long ago.
+    pub replays: u64,
+    /// Says what it says to one peer to another one.
+    pub misdirects: u64,
+    /// Changes what its own messages claim, well-formed, signed with its own keys.
+    pub forges: u64,
+    /// Has its register vote for garbage and run ahead of the views.
+    pub abuses_register: u64,
+    /// Answers clients wrongly.
+    pub wrong_replies: u64,
+}
+
+impl Plan {
+    /// A cluster without any fault, for scripted use: services in tests.
+    #[must_use]
+    pub fn calm(seed: u64, replicas: usize) -> Self {
+        Self {
+            seed,
+            replicas,
+            ed25519: false,
+            schedule: Schedule::Uds(parameters(4, 4, Order::RoundRobin, 16)),
+            rotation: 0,
+            network: NetworkPlan::calm(),
+            disk: (50, 150),
+            clocks: (0, 0),
+            link_hints: true,
+            liars: Vec::new(),
+            faults: Vec::new(),
+            heal_at: 0,
+            linear_clients: 0,
+            busy_clients: 0,
+            think: 0,
+            step_delay: 20,
+        }
+    }
+
+    /// The plan of a seed.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x756e_6973_6f6e_6f00);
+        let r = &mut random;
+        let replicas = r.pick(&[3, 3, 3, 3, 4, 5, 5, 6, 7]);
+        let mut plan = Self::calm(seed, replicas);
+        plan.ed25519 = seed.is_multiple_of(ED25519_EVERY);
+        plan.schedule = schedule(r);
+        plan.rotation = r.pick(&[0, 0, 1, 2, 7, 100]);
+        plan.network = network(r);
+        plan.disk = r.pick(&[(20, 80), (100, 400), (500, 3_000), (1_000, 20_000)]);
+        plan.clocks = r.pick(&[(0, 0), (5_000, 100), (200_000, 500), (2 * SECOND, 900)]);
+        plan.link_hints = r.chance(500);
+        plan.heal_at = r.between(2 * SECOND, 7 * SECOND);
+        plan.linear_clients = r.between(2, 5) as usize;
+        plan.busy_clients = r.between(1, 2) as usize;
+        plan.think = r.pick(&[10 * MILLISECOND, 50 * MILLISECOND, 200 * MILLISECOND]);
+        plan.step_delay = r.pick(&[5, 50, 1_000]);
+        plan.liars = liars(r, replicas);
+        plan.faults = faults(r, &plan);
+        plan
+    }
+
+    /// Machines: replicas and clients.
+    #[must_use]
+    pub const fn nodes(&self) -> usize {
+        self.replicas + self.linear_clients + self.busy_clients
+    }
+
+    /// Whether this replica lies.
+    #[must_use]
+    pub fn is_liar(&self, replica: usize) -> bool {
+        self.liars.iter().any(|liar| liar.replica == replica)
+    }
+}
+
+fn parameters(primaries: u32, steps: u32, order: Order, flush_rounds: u32) -> Parameters {
+    Parameters { primaries, steps, order, flush_rounds }
+}
+
+fn schedule(r: &mut Random) -> Schedule {
+    if r.chance(250) {
+        return Schedule::Sequential;
+    }
+    let primaries = r.pick(&[1, 2, 3, 4, 8, 32]);
+    let steps = r.pick(&[1, 1, 2, 4, u32::MAX]);
+    let order = match r.below(3) {
+        0 => Order::RoundRobin,
+        1 => Order::Quantum(r.between(1, 4) as u32),
+        _ => {
+            let mut slots: Vec<u16> = (0..primaries as u16).chain(0..(primaries / 2) as u16).collect();
+            r.shuffle(&mut slots);
+            Order::Explicit(slots)
+        }
+    };
+    Schedule::Uds(parameters(primaries, steps, order, r.pick(&[1, 2, 16])))
+}
+
+fn network(r: &mut Random) -> NetworkPlan {
+    let often = |r: &mut Random, limit: u64| if r.chance(500) { r.below(limit + 1) } else { 0 };
+    let (delay_min, delay_max) = r.pick(&[(20, 100), (100, 500), (500, 5_000), (1_000, 40_000)]);
+    NetworkPlan {
+        loss_permille: often(r, 300),
+        duplication_permille: often(r, 500),
+        delay_min,
+        delay_max,
+        straggler_permille: often(r, 50),
+        straggler_delay: r.pick(&[10 * MILLISECOND, 100 * MILLISECOND, SECOND]),
+        reorder: r.chance(500),
+    }
+}
+
+/// Up to f liars, in half of the seeds.
+fn liars(r: &mut Random, replicas: usize) -> Vec<LiarPlan> {
+    let faulty = replicas - (replicas / 2 + 1);
+    let count = if r.chance(500) { r.between(1, faulty as u64) as usize } else { 0 };
+    let mut chosen: Vec<usize> = (0..replicas).collect();
+    r.shuffle(&mut chosen);
+    chosen.truncate(count);
+    chosen.sort_unstable();
+    chosen.into_iter().map(|replica| liar(r, replica)).collect()
+}
+
+fn liar(r: &mut Random, replica: usize) -> LiarPlan {
+    let habit = |r: &mut Random, limit: u64| if r.chance(350) { r.between(1, limit) } else { 0 };
+    LiarPlan {
+        replica,
+        twins: r.chance(400),
+        silent: if r.chance(150) { 1_000 } else { habit(r, 500) },
+        slow: habit(r, 500),
+        corrupts: habit(r, 200),
+        replays: habit(r, 300),
+        misdirects: habit(r, 300),
+        forges: habit(r, 500),
+        abuses_register: habit(r, 30),
+        wrong_replies: habit(r, 1_000),
+    }
+}
+
+fn faults(r: &mut Random, plan: &Plan) -> Vec<(u64, Fault)> {
+    let (replicas, nodes) = (plan.replicas, plan.nodes());
+    let mut kinds: Vec<u32> = (0..9).filter(|_| r.chance(450)).collect();
+    r.shuffle(&mut kinds);
+    let interval = r.pick(&[100 * MILLISECOND, 400 * MILLISECOND, 1_500 * MILLISECOND]);
+    let mut faults = Vec::new();
+    let mut at = 0;
+    while !kinds.is_empty() {
+        at += r.between(1, 2 * interval);
+        if at >= plan.heal_at {
+            break;
+        }
+        let length = r.pick(&[20 * MILLISECOND, 200 * MILLISECOND, SECOND, 3 * SECOND]);
+        let replica = r.index(replicas);
+        let fault = match r.pick(&kinds) {
+            0 => Fault::Crash { replicas: 1 << replica, down: length },
+            1 => Fault::Crash { replicas: r.below(1 << replicas), down: length },
+            2 => Fault::Pause { replica, length },
+            3 => Fault::Partition { side: r.below(1 << nodes), one_way: r.chance(300), length },
+            4 => Fault::Clog { from: r.index(nodes), to: r.index(nodes), length: r.between(1, 5 * SECOND) },
+            5 => Fault::SlowLinks { node: r.index(nodes), delay: r.between(MILLISECOND, 200 * MILLISECOND), length },
+            6 => Fault::SlowDisk { replica, delay: r.between(MILLISECOND, 300 * MILLISECOND), length },
+            7 => Fault::WallClock { replica, skew: r.below(4 * SECOND) as i64 - 2 * SECOND as i64 },
+            _ => Fault::ClientCrash { client: r.index(nodes - replicas) },
+        };
+        faults.push((at, fault));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_swarm_reaches_every_size_every_fault_and_every_habit_within_its_bounds() {
+        let plans: Vec<Plan> = (0..1_000).map(Plan::of_seed).collect();
+        for size in 3..=7 {
+            assert!(plans.iter().any(|plan| plan.replicas == size));
+        }
+        for plan in &plans {
+            let faulty = plan.replicas - (plan.replicas / 2 + 1);
+            assert!(plan.liars.len() <= faulty && plan.nodes() <= crate::network::NODES_MAX);
+            assert!(plan.network.loss_permille <= 300 && plan.network.duplication_permille <= 500);
+            assert!(plan.faults.is_sorted_by_key(|(at, _)| *at));
+            assert!(plan.faults.last().is_none_or(|(at, _)| *at < plan.heal_at));
+        }
+        let any = |what: fn(&Plan) -> bool| plans.iter().any(what);
+        assert!(any(|plan| plan.liars.iter().any(|liar| liar.twins)));
+        assert!(any(|plan| plan.liars.is_empty() && plan.faults.is_empty()));
+        assert!(any(|plan| plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClientCrash { .. }))));
+        assert!(any(|plan| plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::Partition { one_way: true, .. }))));
+        assert!(any(|plan| plan.schedule == Schedule::Sequential) && any(|plan| plan.ed25519));
+    }
+}
