@@ -12,4 +12,5 @@
 pub mod client;
 pub mod config;
 pub mod gateway;
+pub mod load;
 pub mod transport;
