@@ -11,6 +11,13 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+mod cycles;
+mod list;
+mod locks;
+pub mod sequential;
+mod trace;
+pub mod uds;
+
 use alloc::vec::Vec;
 
 /// A scheduling policy.

@@ -1,0 +1,488 @@
+//! One thread at a time, in line: the policy of a replica with one core. No rounds to end, no turns to wait for, a lock
+//! that nobody holds costs a table lookup.
+//!
+//! ```text
+//!   log ──next entry, when nobody is ready──> runs until it parks, queues or finishes ──> the first that is ready
+//!                                               ^                                               │
+//!                                               └───────────────────────────────────────────────┘
+//! ```
+//! Source: the `sequential` preset of UDS (one primary, unlimited steps, no start-ahead). It differs where rounds would
+//! cost without buying anything: who queues at a lock stays in the queue, and the lock operation that would close a cycle
+//! gets Deadlock at once.
+//!
+//! The rules, all a function of the log and of what handlers do:
+//! * The ready run in order of id, each until it parks (wait, sleep), queues at a lock or finishes.
+//! * When nobody runs, deadlines that have come fire, by (deadline, id). When then nobody is ready, the next entry is
+//!   read. So a Flush is needed only for threads that yield.
+//! * A notified waiter, and one whose wait timed out, is ready to own the lock again. A lock that is given back goes to
+//!   the first in its queue, and if that reads to all readers directly behind it; they are ready.
+//! * Yield: all that are ready go first; after [`PASSES_PER_ENTRY`] rounds of yielding threads, the next entry too. So a
+//!   spinning handler cannot keep out the request that it waits for.
+//! * Each selection of a thread is a round. Parameters do not concern it.
+//!
+//! Invariants: at most one thread runs; a lock has an entry only while somebody owns it or stands at it.
+
+use crate::cycles::Cycles;
+use crate::locks::{LockIndex, Locks, Place};
+use crate::trace::{DigestWriter, Trace, Word};
+use crate::{
+    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, QueueId, RoundReport, Scheduler, Status, ThreadIndex,
+};
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+/// How often the yielding threads come round before the next entry is read: enough that a polite handler does not need
+/// an agreement for each yield, few enough that a spinning one does not burn a core.
+pub const PASSES_PER_ENTRY: u32 = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Vacant,
+    /// Never yet selected. Whether it computes already is local.
+    Fresh,
+    Running,
+    /// Has something pending and may be selected.
+    Ready,
+    Yielded,
+    Enqueued,
+    Waiting,
+    Sleeping,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Pending {
+    /// Of a thread that was started ahead.
+    Operation(Operation),
+    Relock {
+        lock: LockId,
+        result: OperationResult,
+    },
+    Resume(OperationResult),
+}
+
+#[derive(Clone, Debug)]
+struct Thread {
+    position: u64,
+    state: State,
+    pending: Option<Pending>,
+    now: u64,
+    /// Invariant: stands in `timers` exactly when set.
+    deadline: Option<u64>,
+}
+
+const VACANT: Thread = Thread { position: 0, state: State::Vacant, pending: None, now: 0, deadline: None };
+
+/// The policy.
+#[derive(Clone, Debug, Default)]
+pub struct Sequential {
+    log: VecDeque<Entry>,
+    /// Entries consumed.
+    cursor: u64,
+    last_position: Option<u64>,
+    /// Indexed by `ThreadIndex`.
+    threads: Vec<Thread>,
+    locks: Locks,
+    running: Option<u32>,
+    ready: BTreeSet<(u64, u32)>,
+    yielded: Vec<u32>,
+    /// Rounds of the yielding threads left before the next entry.
+    passes: u32,
+    timers: BTreeSet<(u64, u64, u32)>,
+    now: u64,
+    round: u64,
+    /// Grants of the running thread since it was selected.
+    grants: Word,
+    trace: Trace,
+    alive: usize,
+    /// Requests not yet read.
+    unread: usize,
+    cycles: Cycles,
+}
+
+impl Scheduler for Sequential {
+    fn handle(&mut self, event: Event, grants: &mut Vec<Grant>) {
+        match event {
+            Event::Operation { thread, operation } => self.operation(thread.0, operation, grants),
+            Event::Entry(entry) => {
+                if let Entry::Request { thread, position, timestamp } = &entry {
+                    self.create(thread.0, *position, *timestamp);
+                }
+                self.log.push_back(entry);
+            }
+        }
+        self.select(grants);
+    }
+
+    fn status(&self) -> Status {
+        let unparked = self.ready.len() + self.yielded.len() + self.unread + usize::from(self.running.is_some());
+        Status {
+            round: self.round,
+            threads: self.alive,
+            parked: self.alive - unparked,
+            needs_flush: self.running.is_none() && !self.yielded.is_empty(),
+            deadline: self.timers.first().map(|(deadline, ..)| *deadline),
+        }
+    }
+}
+
+impl Sequential {
+    /// Nothing has happened yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Locks that somebody owns or stands at. Memory follows this number.
+    pub fn locks_in_use(&self) -> usize {
+        self.locks.len()
+    }
+
+    fn create(&mut self, thread: u32, position: u64, timestamp: u64) {
+        assert!(self.last_position < Some(position), "positions ascend");
+        self.last_position = Some(position);
+        let index = thread as usize;
+        if self.threads.len() <= index {
+            self.threads.resize(index + 1, VACANT);
+        }
+        self.locks.reserve(thread);
+        assert_eq!(self.threads[index].state, State::Vacant, "the index of a live thread");
+        self.threads[index] = Thread { position, state: State::Fresh, now: timestamp, ..VACANT };
+        self.alive += 1;
+        self.unread += 1;
+    }
+
+    fn operation(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        let entry = &mut self.threads[thread as usize];
+        match entry.state {
+            State::Running => self.perform(thread, operation, grants),
+            State::Fresh => {
+                assert!(entry.pending.is_none(), "one operation at a time");
+                entry.pending = Some(Pending::Operation(operation));
+            }
+            state => panic!("an operation of a thread that is {state:?}"),
+        }
+    }
+
+    // -- who runs
+
+    /// Until a thread runs or the log is used up.
+    fn select(&mut self, grants: &mut Vec<Grant>) {
+        while self.running.is_none() {
+            self.fire_timers();
+            if let Some((_, thread)) = self.ready.pop_first() {
+                self.run(thread, grants);
+            } else if !self.yielded.is_empty() && self.passes > 0 {
+                self.passes -= 1;
+                for thread in core::mem::take(&mut self.yielded) {
+                    self.make_ready(thread, Pending::Resume(OperationResult::Granted));
+                }
+            } else if let Some(entry) = self.log.pop_front() {
+                self.cursor += 1;
+                self.passes = PASSES_PER_ENTRY;
+                self.read(entry, grants);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn read(&mut self, entry: Entry, grants: &mut Vec<Grant>) {
+        match entry {
+            Entry::Request { thread, .. } => {
+                self.unread -= 1;
+                self.run(thread.0, grants);
+            }
+            Entry::Tick(timestamp) => self.now = self.now.max(timestamp),
+            Entry::Flush | Entry::Reconfigure(_) => {}
+            Entry::Mark(mark) => {
+                let (grant_hash, state) = (self.trace.report(self.round), self.digest());
+                grants.push(Grant::Marked(RoundReport { mark, round: self.round, grants: grant_hash, state }));
+            }
+        }
+    }
+
+    fn run(&mut self, thread: u32, grants: &mut Vec<Grant>) {
+        self.round += 1;
+        self.running = Some(thread);
+        let entry = &mut self.threads[thread as usize];
+        entry.state = State::Running;
+        match entry.pending.take() {
+            None => grants.push(Grant::Start { thread: ThreadIndex(thread) }),
+            Some(Pending::Resume(result)) => self.resume(thread, result, grants),
+            Some(Pending::Relock { lock, result }) => self.acquire(thread, lock, Mode::Write, None, result, grants),
+            Some(Pending::Operation(operation)) => self.perform(thread, operation, grants),
+        }
+    }
+
+    /// The running thread stops.
+    fn stop(&mut self, thread: u32, state: State) {
+        self.threads[thread as usize].state = state;
+        self.running = None;
+        if !self.grants.is_empty() {
+            let word = core::mem::take(&mut self.grants);
+            self.trace.fold(self.round, self.threads[thread as usize].position, word);
+        }
+    }
+
+    fn make_ready(&mut self, thread: u32, pending: Pending) {
+        let entry = &mut self.threads[thread as usize];
+        entry.state = State::Ready;
+        entry.pending = Some(pending);
+        self.ready.insert((entry.position, thread));
+    }
+
+    // -- operations
+
+    /// Of the running thread.
+    fn perform(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        match operation {
+            Operation::Lock { lock, mode, timeout } => {
+                self.acquire(thread, lock, mode, timeout, OperationResult::Granted, grants)
+            }
+            Operation::Unlock { lock } => {
+                let result = self.unlock(thread, lock);
+                self.resume(thread, result, grants);
+            }
+            Operation::Notify { lock, queue, all } => {
+                let result = self.notify(thread, lock, queue, all);
+                self.resume(thread, result, grants);
+            }
+            Operation::Wait { lock, queue, timeout } => self.wait(thread, lock, queue, timeout, grants),
+            Operation::Sleep { duration } => {
+                self.arm(thread, duration);
+                self.stop(thread, State::Sleeping);
+            }
+            Operation::Yield => {
+                self.stop(thread, State::Yielded);
+                self.yielded.push(thread);
+            }
+            Operation::Finish => {
+                while let Some(lock) = self.locks.first_owned(thread) {
+                    self.give_back(thread, lock);
+                }
+                self.stop(thread, State::Vacant);
+                self.alive -= 1;
+                grants.push(Grant::Finished { thread: ThreadIndex(thread) });
+            }
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        thread: u32,
+        lock: LockId,
+        mode: Mode,
+        timeout: Option<u64>,
+        result: OperationResult,
+        grants: &mut Vec<Grant>,
+    ) {
+        let lock_id = lock;
+        let lock = self.locks.open(lock);
+        if self.locks.is_owned(lock) && self.locks.owned_as(thread, lock).is_some() {
+            return self.resume(thread, OperationResult::NotPossible, grants);
+        }
+        if self.locks.admits(lock, mode) {
+            self.own(thread, lock, mode);
+            return self.resume(thread, result, grants);
+        }
+        self.locks.enqueue(thread, lock, mode);
+        if self.cycles.lies_on_cycle(&self.locks, thread, self.threads.len()) {
+            self.locks.leave(thread);
+            return self.resume(thread, OperationResult::Deadlock, grants);
+        }
+        if let Some(timeout) = timeout {
+            self.arm(thread, timeout);
+        }
+        self.threads[thread as usize].pending = Some(Pending::Relock { lock: lock_id, result });
+        self.stop(thread, State::Enqueued);
+    }
+
+    fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) {
+        let writers_before = self.locks.own(thread, lock, mode);
+        let id = self.locks.id(lock);
+        if self.running == Some(thread) {
+            self.grants.grant(id, mode, writers_before);
+        } else {
+            // An heir: the order of everything that happens is one, so its grant is folded where it is made.
+            let mut word = Word::default();
+            word.grant(id, mode, writers_before);
+            self.trace.fold(self.round, self.threads[thread as usize].position, word);
+        }
+    }
+
+    fn unlock(&mut self, thread: u32, lock: LockId) -> OperationResult {
+        match self.locks.find(lock) {
+            Some(lock) if self.locks.owned_as(thread, lock).is_some() => {
+                self.give_back(thread, lock);
+                OperationResult::Granted
+            }
+            _ => OperationResult::NotPossible,
+        }
+    }
+
+    fn give_back(&mut self, thread: u32, lock: LockIndex) {
+        self.locks.release(thread, lock);
+        self.hand_over(lock);
+        self.locks.sweep();
+    }
+
+    /// The first in the queue becomes owner if the lock admits it; readers follow readers.
+    fn hand_over(&mut self, lock: LockIndex) {
+        while let Some((heir, mode)) = self.locks.front(lock) {
+            if self.locks.is_owned(lock) && !(mode == Mode::Read && self.locks.is_read(lock)) {
+                return;
+            }
+            self.locks.leave(heir);
+            self.own(heir, lock, mode);
+            let result = match self.threads[heir as usize].pending {
+                Some(Pending::Relock { result, .. }) => result,
+                _ => unreachable!("who queues at a lock wants to own it"),
+            };
+            self.disarm(heir);
+            self.make_ready(heir, Pending::Resume(result));
+        }
+    }
+
+    fn notify(&mut self, thread: u32, lock: LockId, queue: QueueId, all: bool) -> OperationResult {
+        let Some(index) = self.locks.find(lock).filter(|index| self.locks.owned_as(thread, *index).is_some()) else {
+            return OperationResult::NotPossible;
+        };
+        while let Some(waiter) = self.locks.first_waiter(index, queue) {
+            self.locks.leave(waiter);
+            self.disarm(waiter);
+            self.make_ready(waiter, Pending::Relock { lock, result: OperationResult::Granted });
+            if !all {
+                break;
+            }
+        }
+        OperationResult::Granted
+    }
+
+    fn wait(&mut self, thread: u32, lock: LockId, queue: QueueId, timeout: Option<u64>, grants: &mut Vec<Grant>) {
+        let owned = self.locks.find(lock).filter(|lock| self.locks.owned_as(thread, *lock) == Some(Mode::Write));
+        let Some(index) = owned else {
+            return self.resume(thread, OperationResult::NotPossible, grants);
+        };
+        self.locks.join_wait_queue(thread, index, queue);
+        if let Some(timeout) = timeout {
+            self.arm(thread, timeout);
+        }
+        self.give_back(thread, index);
+        self.threads[thread as usize].pending = Some(Pending::Relock { lock, result: OperationResult::TimedOut });
+        self.stop(thread, State::Waiting);
+    }
+
+    // -- timers
+
+    fn arm(&mut self, thread: u32, duration: u64) {
+        let entry = &mut self.threads[thread as usize];
+        let deadline = entry.now.max(self.now).saturating_add(duration);
+        entry.deadline = Some(deadline);
+        self.timers.insert((deadline, entry.position, thread));
+    }
+
+    fn disarm(&mut self, thread: u32) {
+        let entry = &mut self.threads[thread as usize];
+        if let Some(deadline) = entry.deadline.take() {
+            self.timers.remove(&(deadline, entry.position, thread));
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some((deadline, _, thread)) = self.timers.first().copied() {
+            if deadline > self.now {
+                return;
+            }
+            self.timers.pop_first();
+            let entry = &mut self.threads[thread as usize];
+            entry.deadline = None;
+            let pending = entry.pending.take();
+            match (entry.state, pending) {
+                (State::Waiting, Some(relock)) => {
+                    self.locks.leave(thread);
+                    self.make_ready(thread, relock);
+                }
+                (State::Enqueued, _) => {
+                    let Place::Queue(lock) = self.locks.place(thread) else { unreachable!("it queues at a lock") };
+                    self.locks.leave(thread);
+                    self.make_ready(thread, Pending::Resume(OperationResult::TimedOut));
+                    self.hand_over(lock); // readers behind a writer that gave up may join those that read
+                }
+                (State::Sleeping, _) => self.make_ready(thread, Pending::Resume(OperationResult::Granted)),
+                (state, pending) => unreachable!("the timer of a thread that is {state:?} with {pending:?}"),
+            }
+        }
+        self.locks.sweep();
+    }
+
+    // -- grants
+
+    #[inline]
+    fn resume(&mut self, thread: u32, result: OperationResult, grants: &mut Vec<Grant>) {
+        let entry = &mut self.threads[thread as usize];
+        entry.now = entry.now.max(self.now);
+        grants.push(Grant::Resume { thread: ThreadIndex(thread), result, now: entry.now });
+    }
+
+    // -- what replicas compare
+
+    /// Everything that the rest of the log will meet, in canonical order. Fresh threads stand in the log.
+    fn digest(&self) -> [u8; 32] {
+        let mut digest = DigestWriter::new("unisono sequential state");
+        digest.words(&[self.round, self.cursor, self.now]);
+        let mut threads: Vec<u32> = (0..self.threads.len() as u32)
+            .filter(|thread| !matches!(self.threads[*thread as usize].state, State::Vacant | State::Fresh))
+            .collect();
+        threads.sort_unstable_by_key(|thread| self.threads[*thread as usize].position);
+        digest.word(threads.len() as u64);
+        for thread in threads {
+            let entry = &self.threads[thread as usize];
+            digest.words(&[entry.position, entry.now, entry.state as u64]);
+            digest.option(entry.deadline);
+            match &entry.pending {
+                None => digest.word(0),
+                Some(Pending::Operation(operation)) => {
+                    digest.word(1);
+                    operation.digest(&mut digest);
+                }
+                Some(Pending::Relock { lock, result }) => {
+                    digest.word(2);
+                    digest.lock(*lock);
+                    digest.result(*result);
+                }
+                Some(Pending::Resume(result)) => {
+                    digest.word(3);
+                    digest.result(*result);
+                }
+            }
+            digest.word(self.locks.owned(thread).count() as u64);
+            self.locks.owned(thread).for_each(|(lock, _)| digest.lock(lock));
+        }
+        self.locks.digest(&mut digest, |thread| self.threads[thread as usize].position);
+        digest.words(&self.yielded.iter().map(|thread| self.threads[*thread as usize].position).collect::<Vec<_>>());
+        digest.finish()
+    }
+
+    /// All invariants; O(threads and locks). For tests and simulators.
+    ///
+    /// # Panics
+    /// When one does not hold.
+    pub fn invariants(&self) {
+        self.locks.invariants();
+        let count = |state: State| self.threads.iter().filter(|thread| thread.state == state).count();
+        assert_eq!(count(State::Running), usize::from(self.running.is_some()), "one at a time");
+        assert_eq!(self.alive, self.threads.len() - count(State::Vacant));
+        assert_eq!((self.ready.len(), self.yielded.len()), (count(State::Ready), count(State::Yielded)));
+        assert_eq!(self.unread, count(State::Fresh));
+        assert_eq!(self.timers.len(), self.threads.iter().filter(|thread| thread.deadline.is_some()).count());
+        assert!(self.running.is_some() || self.ready.is_empty() && self.log.is_empty(), "whoever can run, runs");
+        for (index, thread) in self.threads.iter().enumerate() {
+            let place = self.locks.place(index as u32);
+            let stands_right = match thread.state {
+                State::Enqueued => matches!(place, Place::Queue(_)),
+                State::Waiting => matches!(place, Place::Waiting(..)),
+                _ => place == Place::Nowhere,
+            };
+            assert!(stands_right, "a thread that is {:?} stands at {place:?}", thread.state);
+        }
+    }
+}

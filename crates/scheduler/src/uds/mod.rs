@@ -1,0 +1,543 @@
+//! UDS, the unified deterministic scheduler: threads run in parallel within rounds, take their steps in turns, and every
+//! replica makes the same grants whatever its cores, its load or the luck of its operating system.
+//!
+//! ```text
+//!   log ──> cursor ──> E, the eligible ──first n_now──> slots of the round ──turns──> steps ──> grants
+//!                       ^                                  │ out of steps, enqueued: again in the next round
+//!                       └── notified, due, unblocked <─────┤ parked: wait, sleep, blocked behind a parked owner
+//!                            (at the end of the round)     └ finished
+//! ```
+//! Source: Hauck, Habiger, Domaschka, "UDS: A Novel and Flexible Scheduling Algorithm for Deterministic
+//! Multithreading", SRDS 2016, after the authors' published code, repaired; docs/internals/scheduler.md lists the rules
+//! and what was repaired.
+//!
+//! Never does: read a clock or a queue length of this machine, look at how far a thread has run, decide by the order in
+//! which running threads reach their operations. What a thread does before it is selected has no effect.
+//!
+//! Invariants: `active` = running threads, all of which have a slot; a round ends only when nothing is active and its
+//! membership is closed; parameters are constant within a round; a round costs O(slots), whatever is parked.
+//!
+//! `turns` knows whose turn it is, `round` ends and begins rounds; here are the operations.
+
+mod round;
+mod turns;
+
+use crate::cycles::Cycles;
+use crate::locks::{LockIndex, Locks};
+use crate::trace::{Trace, Word};
+use crate::{
+    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, Parameters, QueueId, Scheduler, Status, ThreadIndex,
+};
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use turns::Turns;
+
+/// No slot.
+const NO_SLOT: u32 = u32::MAX;
+
+/// No thread.
+const NO_THREAD: u32 = u32::MAX;
+
+/// A thread's deterministic name: its place in the log. Threads are ordered by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct ThreadId(u64);
+
+/// Where a thread is between two operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// No thread has this index.
+    Vacant,
+    /// Never yet primary. Whether it computes already, or has come to its first operation, is local.
+    Fresh,
+    /// Computes as primary.
+    Running,
+    /// Has an operation pending that a later round performs.
+    NotPrimary,
+    /// Primary, with an operation that waits for its turn.
+    AwaitingTurn,
+    /// Primary, with an operation for which no step is left in this round.
+    OutOfSteps,
+    /// Primary, took its step, queues at a lock.
+    Enqueued,
+    /// Behind a lock whose owner is parked, until it is released.
+    Blocked,
+    /// In a wait queue.
+    Waiting,
+    /// Until its deadline.
+    Sleeping,
+}
+
+/// What a thread that does not run is to do when its turn comes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Pending {
+    Operation(Operation),
+    /// Own the lock again after a wait that ended like this.
+    Relock {
+        lock: LockId,
+        result: OperationResult,
+    },
+    /// Its operation came to this while it was parked.
+    Resume(OperationResult),
+}
+
+#[derive(Clone, Debug)]
+struct Thread {
+    id: ThreadId,
+    state: State,
+    /// Invariant: of a vacant or running thread none; of a thread in E one.
+    pending: Option<Pending>,
+    slot: u32,
+    now: u64,
+    /// Invariant: stands in `timers` exactly when set.
+    deadline: Option<u64>,
+}
+
+const VACANT: Thread =
+    Thread { id: ThreadId(0), state: State::Vacant, pending: None, slot: NO_SLOT, now: 0, deadline: None };
+
+/// A primary of the round. What is hashed at its end stays when the thread is gone.
+#[derive(Clone, Debug)]
+struct Slot {
+    /// `NO_THREAD` once it has finished or parked.
+    thread: u32,
+    id: ThreadId,
+    grants: Word,
+}
+
+/// The policy.
+#[derive(Clone, Debug)]
+pub struct Uds {
+    parameters: Parameters,
+    #[cfg(feature = "planted")]
+    planted: Option<Planted>,
+
+    // The log.
+    log: VecDeque<Entry>,
+    /// Entries consumed.
+    cursor: u64,
+    last_position: Option<u64>,
+
+    // Threads and locks. `threads` is indexed by `ThreadIndex`.
+    threads: Vec<Thread>,
+    locks: Locks,
+    timers: BTreeSet<(u64, ThreadId, u32)>,
+    /// E without the primaries of this round.
+    eligible: BTreeSet<(ThreadId, u32)>,
+    /// Primaries of the round before that stay in E, in order of id; empty within a round.
+    carried: Vec<u32>,
+    /// Notified in this round: they enter E at its end.
+    notified: Vec<u32>,
+    alive: usize,
+    parked: usize,
+
+    // The round.
+    round: u64,
+    slots: Vec<Slot>,
+    turns: Turns,
+    /// n_now: slots that this round may have.
+    slots_max: usize,
+    /// Running primaries.
+    active: usize,
+    progress: bool,
+    /// Closed short: by a Flush, a Tick, a Reconfigure or a Mark.
+    closed: bool,
+    /// Whether the round consumed a request.
+    consumed: bool,
+    now: u64,
+
+    // From round to round.
+    next_now: u64,
+    boost: usize,
+    /// Short rounds that the Flush under the cursor has had.
+    held: u32,
+    /// The last round had all of E as primaries and made no progress.
+    stuck: bool,
+    reconfigure: Option<Parameters>,
+    mark: Option<u64>,
+    trace: Trace,
+    scratch: Scratch,
+}
+
+/// Memory reused from round to round.
+#[derive(Clone, Debug, Default)]
+struct Scratch {
+    enqueued: Vec<u32>,
+    victims: Vec<u32>,
+    released: Vec<LockIndex>,
+    blocked: Vec<u32>,
+    cycles: Cycles,
+}
+
+/// A bug to be found by the simulator's ordinary checkers.
+#[cfg(feature = "planted")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// A lock goes to whoever comes first, not to whose turn it is.
+    ArrivalOrder,
+}
+
+impl Scheduler for Uds {
+    fn handle(&mut self, event: Event, grants: &mut Vec<Grant>) {
+        match event {
+            Event::Entry(entry) => self.entry(entry, grants),
+            Event::Operation { thread, operation } => self.operation(thread.0, operation, grants),
+        }
+        self.settle(grants);
+        if cfg!(debug_assertions) {
+            self.round_invariants();
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            round: self.round,
+            threads: self.alive,
+            parked: self.parked,
+            needs_flush: self.active == 0 && self.log.is_empty() && self.alive > self.parked,
+            deadline: self.timers.first().map(|(deadline, ..)| *deadline),
+        }
+    }
+}
+
+impl Uds {
+    /// Nothing has happened yet. Parameters that make no sense (no primaries, no steps) count as 1.
+    pub fn new(parameters: Parameters) -> Self {
+        Self {
+            turns: Turns::new(&parameters),
+            parameters,
+            #[cfg(feature = "planted")]
+            planted: None,
+            log: VecDeque::new(),
+            cursor: 0,
+            last_position: None,
+            threads: Vec::new(),
+            locks: Locks::default(),
+            timers: BTreeSet::new(),
+            eligible: BTreeSet::new(),
+            carried: Vec::new(),
+            notified: Vec::new(),
+            alive: 0,
+            parked: 0,
+            round: 0,
+            slots: Vec::new(),
+            slots_max: 0,
+            active: 0,
+            progress: true,
+            closed: false,
+            consumed: false,
+            now: 0,
+            next_now: 0,
+            boost: 0,
+            held: 0,
+            stuck: false,
+            reconfigure: None,
+            mark: None,
+            trace: Trace::default(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// With a bug, for the simulator's self-test.
+    #[cfg(feature = "planted")]
+    pub fn planted(parameters: Parameters, planted: Planted) -> Self {
+        Self { planted: Some(planted), ..Self::new(parameters) }
+    }
+
+    /// Locks that somebody owns or stands at, and those that were used in this round. Memory follows this number.
+    pub fn locks_in_use(&self) -> usize {
+        self.locks.len()
+    }
+
+    // -- what happens
+
+    fn entry(&mut self, entry: Entry, grants: &mut Vec<Grant>) {
+        if let Entry::Request { thread, position, timestamp } = &entry {
+            self.create(thread.0, *position, *timestamp);
+        }
+        self.log.push_back(entry);
+        if self.round == 0 {
+            self.begin_round(grants);
+        } else {
+            self.read_log(grants);
+        }
+    }
+
+    fn create(&mut self, thread: u32, position: u64, timestamp: u64) {
+        assert!(self.last_position < Some(position), "positions ascend");
+        self.last_position = Some(position);
+        let index = thread as usize;
+        if self.threads.len() <= index {
+            self.threads.resize(index + 1, VACANT);
+        }
+        self.locks.reserve(thread);
+        assert_eq!(self.threads[index].state, State::Vacant, "the index of a live thread");
+        self.threads[index] = Thread { id: ThreadId(position), state: State::Fresh, now: timestamp, ..VACANT };
+        self.alive += 1;
+    }
+
+    fn operation(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        let entry = &mut self.threads[thread as usize];
+        match entry.state {
+            // It was started ahead and is not primary: its operation is performed when it is selected.
+            State::Fresh => {
+                assert!(entry.pending.is_none(), "one operation at a time");
+                entry.pending = Some(Pending::Operation(operation));
+            }
+            State::Running => match operation {
+                Operation::Lock { .. } | Operation::Yield => {
+                    self.step_operation(thread, Pending::Operation(operation), grants)
+                }
+                operation => self.slot_operation(thread, operation, grants),
+            },
+            state => panic!("an operation of a thread that is {state:?}"),
+        }
+    }
+
+    // -- operations that need a slot and a step
+
+    /// Of a running primary: performs it if it is its turn.
+    fn step_operation(&mut self, thread: u32, pending: Pending, grants: &mut Vec<Grant>) {
+        self.arm_lock(thread, &pending);
+        let slot = self.threads[thread as usize].slot;
+        if !self.turns.has_steps(slot) {
+            return self.stop(thread, State::OutOfSteps, pending);
+        }
+        if self.turns.head() != Some(slot) && !self.ignores_turns() {
+            return self.stop(thread, State::AwaitingTurn, pending);
+        }
+        self.turns.take(slot);
+        match self.perform(thread, &pending) {
+            Some(result) => self.resume(thread, result, grants),
+            None => self.stop(thread, State::Enqueued, pending),
+        }
+        self.advance(grants);
+    }
+
+    #[cfg(feature = "planted")]
+    fn ignores_turns(&self) -> bool {
+        self.planted == Some(Planted::ArrivalOrder)
+    }
+
+    #[cfg(not(feature = "planted"))]
+    fn ignores_turns(&self) -> bool {
+        false
+    }
+
+    /// A running thread cannot go on in this round, for now.
+    fn stop(&mut self, thread: u32, state: State, pending: Pending) {
+        let entry = &mut self.threads[thread as usize];
+        entry.state = state;
+        entry.pending = Some(pending);
+        self.active -= 1;
+    }
+
+    /// Lets those at the head whose operation waits take their steps.
+    fn advance(&mut self, grants: &mut Vec<Grant>) {
+        while let Some(slot) = self.turns.head() {
+            let thread = self.slots[slot as usize].thread;
+            let entry = &mut self.threads[thread as usize];
+            if entry.state != State::AwaitingTurn {
+                return;
+            }
+            let pending = entry.pending.take().expect("who waits for its turn has an operation");
+            self.turns.take(slot);
+            match self.perform(thread, &pending) {
+                Some(result) => {
+                    self.active += 1;
+                    self.resume(thread, result, grants);
+                }
+                None => {
+                    let entry = &mut self.threads[thread as usize];
+                    entry.state = State::Enqueued;
+                    entry.pending = Some(pending);
+                }
+            }
+        }
+    }
+
+    /// The step is taken. `None`: the thread queues at the lock now.
+    fn perform(&mut self, thread: u32, pending: &Pending) -> Option<OperationResult> {
+        match pending {
+            Pending::Operation(Operation::Lock { lock, mode, .. }) => {
+                self.acquire(thread, *lock, *mode, OperationResult::Granted)
+            }
+            Pending::Relock { lock, result } => self.acquire(thread, *lock, Mode::Write, *result),
+            Pending::Operation(Operation::Yield) => Some(OperationResult::Granted),
+            Pending::Operation(_) | Pending::Resume(_) => unreachable!("{pending:?} needs no step"),
+        }
+    }
+
+    fn acquire(&mut self, thread: u32, lock: LockId, mode: Mode, result: OperationResult) -> Option<OperationResult> {
+        let lock = self.locks.open(lock);
+        if self.locks.is_owned(lock) && self.locks.owned_as(thread, lock).is_some() {
+            return Some(OperationResult::NotPossible);
+        }
+        if self.locks.admits(lock, mode) {
+            self.own(thread, lock, mode);
+            return Some(result);
+        }
+        self.locks.enqueue(thread, lock, mode);
+        None
+    }
+
+    fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) {
+        let writers_before = self.locks.own(thread, lock, mode);
+        let slot = self.threads[thread as usize].slot;
+        self.slots[slot as usize].grants.grant(self.locks.id(lock), mode, writers_before);
+        self.progress = true;
+    }
+
+    // -- operations that need a slot only
+
+    /// Of a running primary.
+    fn slot_operation(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        match operation {
+            Operation::Unlock { lock } => {
+                let result = self.unlock(thread, lock, grants);
+                self.resume(thread, result, grants);
+            }
+            Operation::Notify { lock, queue, all } => {
+                let result = self.notify(thread, lock, queue, all);
+                self.resume(thread, result, grants);
+            }
+            Operation::Wait { lock, queue, timeout } => self.wait(thread, lock, queue, timeout, grants),
+            Operation::Sleep { duration } => {
+                self.arm(thread, duration);
+                self.park(thread, State::Sleeping, grants);
+            }
+            Operation::Finish => self.finish(thread, grants),
+            Operation::Lock { .. } | Operation::Yield => unreachable!("needs a step"),
+        }
+    }
+
+    fn unlock(&mut self, thread: u32, lock: LockId, grants: &mut Vec<Grant>) -> OperationResult {
+        match self.locks.find(lock) {
+            Some(lock) if self.locks.release(thread, lock) => {
+                self.hand_over(lock, grants);
+                OperationResult::Granted
+            }
+            _ => OperationResult::NotPossible,
+        }
+    }
+
+    /// When no owner is left: the first in the queue, and if it reads all readers directly behind it, become owners.
+    /// While an owner is left nothing moves, not even for a reader: its grant must not depend on which of several
+    /// owners goes first.
+    fn hand_over(&mut self, lock: LockIndex, grants: &mut Vec<Grant>) {
+        if self.locks.is_owned(lock) {
+            return;
+        }
+        while let Some((heir, mode)) = self.locks.front(lock) {
+            if self.locks.is_owned(lock) && !(mode == Mode::Read && self.locks.is_read(lock)) {
+                return;
+            }
+            self.locks.leave(heir);
+            self.own(heir, lock, mode);
+            let result = match self.threads[heir as usize].pending {
+                Some(Pending::Relock { result, .. }) => result,
+                _ => OperationResult::Granted,
+            };
+            self.active += 1;
+            self.resume(heir, result, grants);
+        }
+    }
+
+    fn notify(&mut self, thread: u32, lock: LockId, queue: QueueId, all: bool) -> OperationResult {
+        let Some(index) = self.locks.find(lock).filter(|index| self.locks.owned_as(thread, *index).is_some()) else {
+            return OperationResult::NotPossible;
+        };
+        while let Some(waiter) = self.locks.first_waiter(index, queue) {
+            self.locks.leave(waiter);
+            self.disarm(waiter);
+            let entry = &mut self.threads[waiter as usize];
+            entry.state = State::NotPrimary;
+            entry.pending = Some(Pending::Relock { lock, result: OperationResult::Granted });
+            self.parked -= 1;
+            self.notified.push(waiter);
+            if !all {
+                break;
+            }
+        }
+        OperationResult::Granted
+    }
+
+    fn wait(&mut self, thread: u32, lock: LockId, queue: QueueId, timeout: Option<u64>, grants: &mut Vec<Grant>) {
+        let owned = self.locks.find(lock).filter(|lock| self.locks.owned_as(thread, *lock) == Some(Mode::Write));
+        let Some(index) = owned else {
+            return self.resume(thread, OperationResult::NotPossible, grants);
+        };
+        self.locks.join_wait_queue(thread, index, queue);
+        if let Some(timeout) = timeout {
+            self.arm(thread, timeout);
+        }
+        self.locks.release(thread, index);
+        self.hand_over(index, grants);
+        self.threads[thread as usize].pending = Some(Pending::Relock { lock, result: OperationResult::TimedOut });
+        self.park(thread, State::Waiting, grants);
+    }
+
+    /// A running thread leaves E and with it the round.
+    fn park(&mut self, thread: u32, state: State, grants: &mut Vec<Grant>) {
+        self.threads[thread as usize].state = state;
+        self.parked += 1;
+        self.leave_round(thread, grants);
+    }
+
+    fn finish(&mut self, thread: u32, grants: &mut Vec<Grant>) {
+        while let Some(lock) = self.locks.first_owned(thread) {
+            self.locks.release(thread, lock);
+            self.hand_over(lock, grants);
+        }
+        self.leave_round(thread, grants);
+        self.threads[thread as usize] = VACANT;
+        self.alive -= 1;
+        grants.push(Grant::Finished { thread: ThreadIndex(thread) });
+    }
+
+    /// Forfeits the remaining steps; the head may move.
+    fn leave_round(&mut self, thread: u32, grants: &mut Vec<Grant>) {
+        let slot = core::mem::replace(&mut self.threads[thread as usize].slot, NO_SLOT);
+        self.slots[slot as usize].thread = NO_THREAD;
+        self.turns.forfeit(slot);
+        self.active -= 1;
+        self.progress = true;
+        self.advance(grants);
+    }
+
+    // -- timers
+
+    /// A timed lock is armed when its thread is first primary with it; it keeps its deadline through later rounds.
+    fn arm_lock(&mut self, thread: u32, pending: &Pending) {
+        if let Pending::Operation(Operation::Lock { timeout: Some(timeout), .. }) = pending
+            && self.threads[thread as usize].deadline.is_none()
+        {
+            self.arm(thread, *timeout);
+        }
+    }
+
+    fn arm(&mut self, thread: u32, duration: u64) {
+        let entry = &mut self.threads[thread as usize];
+        let deadline = entry.now.max(self.now).saturating_add(duration);
+        entry.deadline = Some(deadline);
+        self.timers.insert((deadline, entry.id, thread));
+    }
+
+    fn disarm(&mut self, thread: u32) {
+        let entry = &mut self.threads[thread as usize];
+        if let Some(deadline) = entry.deadline.take() {
+            self.timers.remove(&(deadline, entry.id, thread));
+        }
+    }
+
+    // -- grants
+
+    /// The thread's operation is done; the caller has counted it as active.
+    fn resume(&mut self, thread: u32, result: OperationResult, grants: &mut Vec<Grant>) {
+        self.disarm(thread);
+        let entry = &mut self.threads[thread as usize];
+        entry.now = entry.now.max(self.now);
+        entry.state = State::Running;
+        entry.pending = None;
+        grants.push(Grant::Resume { thread: ThreadIndex(thread), result, now: entry.now });
+    }
+}
