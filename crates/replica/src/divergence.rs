@@ -1,0 +1,279 @@
+//! Naming what differs, once f+1 others have shown that this replica is wrong.
+//!
+//! ```text
+//!   LeavesRequest ──────> a witness
+//!   Leaves <──────────── parts of its root at that Mark, a page of its objects
+//!     parts differ elsewhere  -> scheduler, sessions
+//!     objects differ          -> own page from the executor, compared entry by entry, then the next page
+//! ```
+//! That this replica must stop is certain before the first question. The answer is one witness's word, so it only
+//! names: it never decides. Objects are compared as of the last Marks of both; while these differ (the cluster goes
+//! on meanwhile) the page is asked for again.
+
+use crate::{Difference, HaltReason, Leaves, LeavesRequest, Parts};
+use alloc::{string::String, vec::Vec};
+use unisono_types::{Checkpoint, Digest, ReplicaId, SequenceNumber};
+
+/// Microseconds until a question is asked again, of the next witness: a page takes milliseconds.
+pub(crate) const RETRY_MICROSECONDS: u64 = 500_000;
+
+/// Questions that brought nothing new before we stop without a name: some seconds.
+const FRUITLESS_MAX: u32 = 10;
+
+/// Pages compared before we stop without a name: a hundred million objects.
+const PAGES_MAX: u32 = 100_000;
+
+/// Proof that this replica is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mismatch {
+    pub(crate) own: Checkpoint,
+    pub(crate) theirs: Checkpoint,
+    /// f+1 others, ascending.
+    pub(crate) witnesses: Vec<ReplicaId>,
+}
+
+/// A page of objects: names and digests, and whether more follow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Page {
+    pub(crate) leaves: Vec<(String, Digest)>,
+    pub(crate) more: bool,
+}
+
+/// The search for a name.
+#[derive(Clone, Debug)]
+pub(crate) struct Divergence {
+    mismatch: Mismatch,
+    parts: Parts,
+    witness: usize,
+    after: Option<String>,
+    theirs: Option<(SequenceNumber, Page)>,
+    fruitless: u32,
+    pages: u32,
+}
+
+/// What to do next in the search.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// Nothing: wait.
+    Wait,
+    /// Ask this witness.
+    Ask(ReplicaId, LeavesRequest),
+    /// Ask the own executor for the page behind this object.
+    Own(Option<String>),
+    /// Stop.
+    Halt(HaltReason),
+}
+
+impl Divergence {
+    /// Begins; `parts` made our own root.
+    pub(crate) fn new(mismatch: Mismatch, parts: Parts) -> (Self, Next) {
+        let search = Self { mismatch, parts, witness: 0, after: None, theirs: None, fruitless: 0, pages: 0 };
+        let next = if search.mismatch.own.header == search.mismatch.theirs.header {
+            search.ask()
+        } else {
+            search.halt(Difference::Decision)
+        };
+        (search, next)
+    }
+
+    fn ask(&self) -> Next {
+        let sequence = self.mismatch.own.sequence;
+        Next::Ask(self.mismatch.witnesses[self.witness], LeavesRequest { sequence, after: self.after.clone() })
+    }
+
+    fn halt(&self, first: Difference) -> Next {
+        Next::Halt(HaltReason::MinorityRoot {
+            sequence: self.mismatch.own.sequence,
+            own: self.mismatch.own.root,
+            theirs: self.mismatch.theirs.root,
+            witnesses: self.mismatch.witnesses.len(),
+            first,
+        })
+    }
+
+    /// No answer in time, or one that leads nowhere: begin again with the next witness.
+    pub(crate) fn retry(&mut self) -> Next {
+        self.fruitless += 1;
+        if self.fruitless > FRUITLESS_MAX {
+            return self.halt(Difference::Unknown);
+        }
+        self.witness = (self.witness + 1) % self.mismatch.witnesses.len();
+        self.after = None;
+        self.theirs = None;
+        self.ask()
+    }
+
+    /// A witness answers. `marked` is our own last Mark.
+    pub(crate) fn answered(&mut self, from: ReplicaId, answer: Leaves, marked: SequenceNumber) -> Next {
+        let expected = self.mismatch.witnesses[self.witness] == from
+            && answer.sequence == self.mismatch.own.sequence
+            && answer.after == self.after;
+        if !expected || self.theirs.is_some() {
+            return Next::Wait;
+        }
+        if let Some(theirs) = &answer.parts {
+            if theirs.objects == self.parts.objects && theirs.scheduler != self.parts.scheduler {
+                return self.halt(Difference::Scheduler);
+            }
+            if theirs.objects == self.parts.objects && theirs.sessions != self.parts.sessions {
+                return self.halt(Difference::Sessions);
+            }
+            if theirs.objects == self.parts.objects {
+                return Next::Wait; // it contradicts the root it signed; the timer asks another one
+            }
+        }
+        if answer.marked != marked {
+            return Next::Wait;
+        }
+        self.theirs = Some((marked, Page { leaves: answer.leaves, more: answer.more }));
+        Next::Own(self.after.clone())
+    }
+
+    /// Our own executor answers. `marked` is our own last Mark.
+    pub(crate) fn own_page(&mut self, own: &Page, marked: SequenceNumber) -> Next {
+        let Some((at, theirs)) = self.theirs.take() else { return Next::Wait };
+        if at != marked {
+            return Next::Wait;
+        }
+        match compare(own, &theirs) {
+            Compared::Differs(name) => self.halt(Difference::Object(name)),
+            Compared::EqualUpTo(name) if self.pages < PAGES_MAX => {
+                self.pages += 1;
+                self.after = Some(name);
+                self.ask()
+            }
+            Compared::EqualUpTo(_) => self.halt(Difference::Unknown),
+            Compared::Equal => Next::Wait,
+        }
+    }
+}
+
+enum Compared {
+    Differs(String),
+    EqualUpTo(String),
+    Equal,
+}
+
+fn compare(own: &Page, theirs: &Page) -> Compared {
+    for (mine, other) in own.leaves.iter().zip(&theirs.leaves) {
+        if mine != other {
+            return Compared::Differs(mine.0.clone().min(other.0.clone()));
+        }
+    }
+    let common = own.leaves.len().min(theirs.leaves.len());
+    let surplus = |page: &Page, other: &Page| page.leaves.get(common).filter(|_| !other.more).cloned();
+    if let Some((name, _)) = surplus(own, theirs).or_else(|| surplus(theirs, own)) {
+        return Compared::Differs(name);
+    }
+    match own.leaves.get(..common).and_then(<[_]>::last) {
+        Some((name, _)) if own.more || theirs.more => Compared::EqualUpTo(name.clone()),
+        _ => Compared::Equal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{format, vec};
+    use unisono_types::Epoch;
+
+    const AT: SequenceNumber = SequenceNumber(9);
+
+    fn parts(objects: u8, scheduler: u8, sessions: u8) -> Parts {
+        Parts { objects: Digest([objects; 32]), scheduler: Digest([scheduler; 32]), sessions: Digest([sessions; 32]) }
+    }
+
+    fn search() -> Divergence {
+        let own = Checkpoint { epoch: Epoch(0), sequence: AT, header: Digest::ZERO, root: Digest([1; 32]) };
+        let theirs = Checkpoint { root: Digest([2; 32]), ..own };
+        let witnesses = vec![ReplicaId(1), ReplicaId(2)];
+        let (search, next) = Divergence::new(Mismatch { own, theirs, witnesses }, parts(1, 1, 1));
+        assert_eq!(next, Next::Ask(ReplicaId(1), LeavesRequest { sequence: AT, after: None }));
+        search
+    }
+
+    fn page(entries: &[(&str, u8)], more: bool) -> Page {
+        let leaves = entries.iter().map(|(name, digest)| ((*name).into(), Digest([*digest; 32]))).collect();
+        Page { leaves, more }
+    }
+
+    fn answer(after: Option<&str>, parts: Parts, page: Page) -> Leaves {
+        let after = after.map(String::from);
+        Leaves { sequence: AT, after, parts: Some(parts), marked: AT, leaves: page.leaves, more: page.more }
+    }
+
+    fn named(next: Next) -> Difference {
+        match next {
+            Next::Halt(HaltReason::MinorityRoot { first, .. }) => first,
+            other => panic!("expected an end, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_part_other_than_the_objects_is_named_at_once() {
+        let empty = || page(&[], false);
+        let scheduler = search().answered(ReplicaId(1), answer(None, parts(1, 2, 1), empty()), AT);
+        assert_eq!(named(scheduler), Difference::Scheduler);
+        let sessions = search().answered(ReplicaId(1), answer(None, parts(1, 1, 2), empty()), AT);
+        assert_eq!(named(sessions), Difference::Sessions);
+    }
+
+    #[test]
+    fn the_first_differing_object_is_found_pages_deep() {
+        let mut search = search();
+        let theirs = page(&[("a", 1), ("b", 1)], true);
+        assert_eq!(search.answered(ReplicaId(1), answer(None, parts(2, 1, 1), theirs.clone()), AT), Next::Own(None));
+        let request = LeavesRequest { sequence: AT, after: Some("b".into()) };
+        assert_eq!(search.own_page(&theirs, AT), Next::Ask(ReplicaId(1), request));
+        let theirs = answer(Some("b"), parts(2, 1, 1), page(&[("c", 1), ("d", 1)], false));
+        assert_eq!(search.answered(ReplicaId(1), theirs, AT), Next::Own(Some("b".into())));
+        assert_eq!(named(search.own_page(&page(&[("c", 1), ("d", 9)], false), AT)), Difference::Object("d".into()));
+    }
+
+    #[test]
+    fn an_object_that_only_one_side_has_is_named() {
+        for (own, theirs) in [(&[("a", 1)][..], &[("a", 1), ("b", 1)][..]), (&[("a", 1), ("b", 1)], &[("a", 1)])] {
+            let mut search = search();
+            search.answered(ReplicaId(1), answer(None, parts(2, 1, 1), page(theirs, false)), AT);
+            assert_eq!(named(search.own_page(&page(own, false), AT)), Difference::Object("b".into()));
+        }
+    }
+
+    #[test]
+    fn silence_and_contradictions_move_on_to_the_next_witness_and_end_without_a_name() {
+        let mut search = search();
+        let contradiction = answer(None, parts(1, 1, 1), page(&[], false));
+        assert_eq!(search.answered(ReplicaId(1), contradiction.clone(), AT), Next::Wait);
+        assert!(matches!(search.retry(), Next::Ask(ReplicaId(2), _)));
+        assert_eq!(search.answered(ReplicaId(1), contradiction, AT), Next::Wait, "nobody asked it now");
+        let ends = (0..FRUITLESS_MAX).map(|_| search.retry()).last().unwrap();
+        assert_eq!(named(ends), Difference::Unknown);
+    }
+
+    #[test]
+    fn pages_of_different_marks_are_never_compared() {
+        let mut search = search();
+        let theirs = answer(None, parts(2, 1, 1), page(&[("a", 1)], false));
+        assert_eq!(search.answered(ReplicaId(1), theirs.clone(), SequenceNumber(8)), Next::Wait);
+        assert_eq!(search.answered(ReplicaId(1), theirs, AT), Next::Own(None));
+        assert_eq!(search.own_page(&page(&[("a", 2)], false), SequenceNumber(10)), Next::Wait, "ours moved on");
+    }
+
+    #[test]
+    fn a_witness_that_repeats_itself_for_ever_is_left() {
+        let mut search = search();
+        let mut after: Option<String> = None;
+        let ends = (0..).find_map(|number| {
+            let same = page(&[(&format!("{number:09}"), 1)], true);
+            search.answered(ReplicaId(1), answer(after.as_deref(), parts(2, 1, 1), same.clone()), AT);
+            match search.own_page(&same, AT) {
+                Next::Ask(_, request) => {
+                    after = request.after;
+                    None
+                }
+                end => Some(end),
+            }
+        });
+        assert_eq!(named(ends.unwrap()), Difference::Unknown);
+    }
+}

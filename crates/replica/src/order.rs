@@ -1,0 +1,225 @@
+//! The walk: what one decision does, entry by entry, in order. A function of the decisions so far and of nothing else,
+//! so it is the same on every replica and in every replay.
+//!
+//! ```text
+//!   Decision ──frames──> Requests  new, in the window, of an open session of that key   -> Work::Request
+//!                        Open Close Expire                                               -> the table of sessions
+//!                        Tick      later than the last, at most the decision's time      -> Work::Tick
+//!                        Flush                                                           -> Work::Flush
+//!                        Mark      far enough behind the last effective one              -> Work::Mark
+//! ```
+//! Invariant: bytes of stored replies, arrival times and what has finished never enter here: they differ between
+//! replicas. A session over `limits.reply_bytes` is held back before its frames are ordered; what is ordered all the
+//! same (by a leader that does not hold it back) runs like anything else, and only its digest is kept.
+
+use crate::table::SessionTable;
+use crate::{ConnectionId, MarkRule};
+use alloc::vec::Vec;
+use unisono_consensus::Decision;
+use unisono_types::{
+    Digest, Frame, FrameBody, Membership, Position, PublicKey, Refusal, RequestNumber, SequenceNumber, SessionId,
+    SystemEntry, Timestamp, Work,
+};
+
+/// What walking a decision brings about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// For execution.
+    Work(Work),
+    /// A Mark took effect: its [`Work::Mark`] comes next.
+    Mark(OrderedMark),
+    /// An Open opened a session, or had opened it before.
+    Opened { key: PublicKey, nonce: u64, session: SessionId },
+    /// An Open opened nothing.
+    NotOpened { key: PublicKey, nonce: u64, reason: Refusal },
+    /// A session was closed or expired; where its client was last heard.
+    Closed { session: SessionId, connection: Option<ConnectionId> },
+}
+
+/// What the order alone says about a Mark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OrderedMark {
+    /// The decision that holds it.
+    pub(crate) sequence: SequenceNumber,
+    /// That decision's hash.
+    pub(crate) header: Digest,
+    /// The ordered half of the digest of sessions at this place.
+    pub(crate) sessions: Digest,
+}
+
+/// The state of the walk.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) table: SessionTable,
+    rule: MarkRule,
+    height: SequenceNumber,
+    tick: Timestamp,
+    mark: LastMark,
+    /// The last decision with a request in it that runs.
+    last_request: SequenceNumber,
+}
+
+/// The last effective Mark, and whether there is anything to mark since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LastMark {
+    /// Its decision; zero before the first.
+    pub(crate) sequence: SequenceNumber,
+    /// Its agreed time; before the first: that of the first decision.
+    pub(crate) timestamp: Timestamp,
+    /// Whether something other than Marks was ordered since.
+    pub(crate) followed: bool,
+}
+
+impl Order {
+    pub(crate) fn new(membership: Membership, rule: MarkRule) -> Self {
+        Self {
+            table: SessionTable::new(membership),
+            rule,
+            height: SequenceNumber::ZERO,
+            tick: Timestamp(0),
+            mark: LastMark::default(),
+            last_request: SequenceNumber::ZERO,
+        }
+    }
+
+    /// The last decision walked.
+    pub(crate) fn height(&self) -> SequenceNumber {
+        self.height
+    }
+
+    /// Time of the last effective Tick.
+    pub(crate) fn tick(&self) -> Timestamp {
+        self.tick
+    }
+
+    /// The last decision that has a request which runs.
+    pub(crate) fn last_request(&self) -> SequenceNumber {
+        self.last_request
+    }
+
+    /// The last effective Mark.
+    pub(crate) fn last_mark(&self) -> LastMark {
+        self.mark
+    }
+
+    /// Walks the next decision.
+    pub(crate) fn walk(&mut self, decision: &Decision, effects: &mut Vec<Effect>) {
+        assert_eq!(decision.sequence, self.height.next(), "consensus decides 1, 2, 3, ... without gaps");
+        if self.height == SequenceNumber::ZERO {
+            self.mark.timestamp = decision.timestamp;
+        }
+        self.height = decision.sequence;
+        let mut index = 0u32;
+        for frame in &decision.frames {
+            self.frame(decision, frame, index, effects);
+            index = index.saturating_add(u32::try_from(frame.entries()).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// One frame, whose first entry stands at `index`. Entries beyond what a [`Position`] can name do nothing.
+    fn frame(&mut self, decision: &Decision, frame: &Frame, index: u32, effects: &mut Vec<Effect>) {
+        let key = frame.key();
+        let Decision { sequence, timestamp, .. } = *decision;
+        if !matches!(frame.body(), FrameBody::System { entry: SystemEntry::Mark, .. }) {
+            self.mark.followed = true;
+        }
+        match frame.body() {
+            FrameBody::Requests { session, lowest_unacknowledged, requests } => {
+                if !self.table.hear(*session, &key, *lowest_unacknowledged, timestamp) {
+                    return;
+                }
+                for (index, (number, operation)) in (index..).zip(requests) {
+                    let Some(position) = Position::new(sequence, index) else { return };
+                    if self.table.begin(*session, *number) {
+                        let (session, number, operation) = (*session, *number, operation.clone());
+                        let request = Work::Request { position, timestamp, session, number, operation };
+                        effects.push(Effect::Work(request));
+                        self.last_request = sequence;
+                    }
+                }
+            }
+            FrameBody::Open { nonce, recent } => {
+                let Some(position) = Position::new(sequence, index) else { return };
+                effects.push(match self.table.open(key, *nonce, *recent, position, timestamp) {
+                    Ok(session) => Effect::Opened { key, nonce: *nonce, session },
+                    Err(reason) => Effect::NotOpened { key, nonce: *nonce, reason },
+                });
+            }
+            FrameBody::Close { session } => {
+                if let Some(closed) = self.table.close(*session, &key) {
+                    effects.push(Effect::Closed { session: *session, connection: closed.connection });
+                }
+            }
+            FrameBody::System { entry, .. } => self.system(decision, *entry, effects),
+        }
+    }
+
+    fn system(&mut self, decision: &Decision, entry: SystemEntry, effects: &mut Vec<Effect>) {
+        match entry {
+            SystemEntry::Flush => effects.push(Effect::Work(Work::Flush)),
+            SystemEntry::Tick(time) => {
+                let time = time.min(decision.timestamp);
+                if time > self.tick {
+                    self.tick = time;
+                    effects.push(Effect::Work(Work::Tick(time)));
+                }
+            }
+            SystemEntry::Mark => {
+                if self.mark_is_due(decision.sequence, decision.timestamp) {
+                    let Decision { sequence, timestamp, hash: header, .. } = *decision;
+                    self.mark = LastMark { sequence, timestamp, followed: false };
+                    let sessions = self.ordered_digest();
+                    effects.push(Effect::Mark(OrderedMark { sequence, header, sessions }));
+                    effects.push(Effect::Work(Work::Mark(sequence)));
+                }
+            }
+            SystemEntry::Expire => {
+                let expired = self.table.expire(decision.timestamp);
+                effects.extend(
+                    expired
+                        .into_iter()
+                        .map(|(session, closed)| Effect::Closed { session, connection: closed.connection }),
+                );
+            }
+        }
+    }
+
+    /// Whether a Mark in this decision takes effect.
+    fn mark_is_due(&self, sequence: SequenceNumber, timestamp: Timestamp) -> bool {
+        let decisions = sequence.0 - self.mark.sequence.0;
+        let microseconds = timestamp.0.saturating_sub(self.mark.timestamp.0);
+        self.mark.followed && (decisions >= self.rule.decisions || microseconds >= self.rule.microseconds)
+    }
+
+    /// Whether a Mark in the next decision would take effect by number, and at what agreed time it would by time.
+    pub(crate) fn mark_due(&self) -> Option<(bool, Timestamp)> {
+        let decisions = self.height.next().0 - self.mark.sequence.0;
+        let by_time = self.mark.timestamp.after(self.rule.microseconds);
+        self.mark.followed.then_some((decisions >= self.rule.decisions, by_time))
+    }
+
+    fn ordered_digest(&mut self) -> Digest {
+        let table = self.table.ordered_digest();
+        Digest::of("unisono order 1", &[&table.0, &self.tick.0.to_le_bytes()])
+    }
+
+    /// Whether the session is proven not to be open: its opening place lies behind us, and it is not in the table.
+    pub(crate) fn proves_absence(&self, session: SessionId, key: &PublicKey) -> bool {
+        Position(session.0).sequence() <= self.height && self.table.of(session, key).is_none()
+    }
+
+    /// Whether a frame with this acknowledgement would be held back for the bytes that its session has stored: half
+    /// of what it may, so that the other half is there for the requests that are ordered already.
+    pub(crate) fn is_held_back(
+        &self,
+        session: SessionId,
+        key: &PublicKey,
+        lowest: RequestNumber,
+        reply_bytes: u32,
+    ) -> bool {
+        self.table.of(session, key).is_some_and(|session| {
+            let bound = u64::from(reply_bytes) / 2;
+            session.stored_bytes() >= bound && session.stored_bytes_from(lowest) >= bound
+        })
+    }
+}

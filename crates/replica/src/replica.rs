@@ -1,0 +1,685 @@
+//! The replica itself: routes each input to the part that knows about it, and what the parts want to the host.
+
+use crate::checkpoint::{Checkpoints, Verdict};
+use crate::divergence::{self, Divergence, Next, Page};
+use crate::order::{Effect, Order};
+use crate::peer::{LEAVES_MAX, LEAVES_NAME_BYTES_MAX};
+use crate::proposals::{self, OWN_TIMERS, Proposals, Step};
+use crate::replies::{Replies, is_short};
+use crate::session::Place;
+use crate::table::outcome_digest;
+use crate::{
+    ConnectionId, Counters, Input, Leaves, LeavesRequest, Output, PeerMessage, QueryId, Settings, Status, Timer,
+};
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    string::String,
+    vec::Vec,
+};
+use unisono_consensus::{self as consensus, Consensus, Decision, PersistId, Record, TimerId};
+use unisono_types::{
+    Answer, Digest, Done, Frame, FrameBody, MarkReport, Outcome, PublicKey, Refusal, ReplicaId, ReplyBody,
+    RequestNumber, SequenceNumber, SessionId, Signed, SystemEntry, Time, Timestamp, Verified,
+};
+
+/// The replica's own writes have the top bit set: those of consensus do not. The rest is the Mark they belong to.
+const OWN_WRITES: u64 = 1 << 63;
+
+const CHECKPOINT: Timer = TimerId(OWN_TIMERS | 4);
+const DIVERGENCE: Timer = TimerId(OWN_TIMERS | 5);
+
+/// Until a checkpoint that is not stable is sent again, doubling up to the second figure: execution of the others may
+/// be seconds behind, and nothing but the size of the log waits for it.
+const CHECKPOINT_AGAIN_MICROSECONDS: u64 = 1_000_000;
+const CHECKPOINT_AGAIN_MICROSECONDS_MAX: u64 = 30_000_000;
+
+/// Frames of clients handed to consensus and not yet ordered may take this many full blocks: enough to fill the
+/// pipeline, and a bound on what a crowd of clients can make a replica hold.
+const WAITING_BLOCKS: u64 = 4;
+
+/// An empty frame keeps its session alive when it comes after this part of the idle limit; earlier ones only say where
+/// the client is.
+const KEEP_ALIVE_PARTS: u64 = 8;
+
+/// One replica around the consensus instance `C`.
+#[derive(Clone, Debug)]
+pub struct Replica<C: Consensus> {
+    settings: Settings,
+    consensus: C,
+    order: Order,
+    checkpoints: Checkpoints,
+    proposals: Proposals,
+    replies: Replies,
+    waiting: Waiting,
+    divergence: Option<Divergence>,
+    queries: BTreeMap<QueryId, Query>,
+    next_query: QueryId,
+    next_nonce: u64,
+    /// Invariant: `executed` <= `order.height()`.
+    executed: SequenceNumber,
+    executed_told: SequenceNumber,
+    checkpoint_wait: u64,
+    starved_early: Option<(bool, Option<Timestamp>)>,
+    started: bool,
+    halted: bool,
+    counters: Counters,
+    inbox: VecDeque<consensus::Input<C::Message>>,
+    effects: Vec<Effect>,
+    steps: Vec<Step>,
+}
+
+/// Frames of clients that consensus holds.
+#[derive(Clone, Debug, Default)]
+struct Waiting {
+    frames: BTreeMap<Digest, u64>,
+    bytes: u64,
+}
+
+/// Why the executor was asked.
+#[derive(Clone, Debug)]
+enum Query {
+    Serve { to: ReplicaId, sequence: SequenceNumber, after: Option<String> },
+    Compare,
+}
+
+impl<C: Consensus> Replica<C> {
+    /// A replica with an empty history. What the own log holds is given by [`Replica::replay`], then
+    /// [`Input::Start`].
+    #[must_use]
+    pub fn new(settings: Settings, consensus: C) -> Self {
+        let membership = &settings.membership;
+        Self {
+            consensus,
+            order: Order::new(membership.clone(), settings.marks),
+            checkpoints: Checkpoints::new(membership),
+            proposals: Proposals::new(settings.marks, membership.configuration().limits.session_idle),
+            replies: Replies::default(),
+            waiting: Waiting::default(),
+            divergence: None,
+            queries: BTreeMap::new(),
+            next_query: QueryId(0),
+            next_nonce: 0,
+            executed: SequenceNumber::ZERO,
+            executed_told: SequenceNumber::ZERO,
+            checkpoint_wait: CHECKPOINT_AGAIN_MICROSECONDS,
+            starved_early: None,
+            started: false,
+            halted: false,
+            counters: Counters::default(),
+            inbox: VecDeque::new(),
+            effects: Vec::new(),
+            steps: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Walks a decision of the own log, before [`Input::Start`]. Only gives [`Output::Execute`]: nobody is told again
+    /// what was said before the restart. What execution reports meanwhile may be given to [`Replica::handle`].
+    pub fn replay(&mut self, decision: &Decision, out: &mut Vec<Output<C::Message>>) {
+        assert!(!self.started, "decisions are replayed before the start");
+        self.starved_early = None;
+        self.decided(decision, out);
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Time, input: Input<C::Message>, out: &mut Vec<Output<C::Message>>) {
+        self.handle_all(now, [input], out);
+    }
+
+    /// Takes inputs one after the other; what they make known to one client connection travels in one reply.
+    pub fn handle_all(
+        &mut self,
+        now: Time,
+        inputs: impl IntoIterator<Item = Input<C::Message>>,
+        out: &mut Vec<Output<C::Message>>,
+    ) {
+        for input in inputs {
+            if self.halted {
+                return;
+            }
+            self.input(now, input, out);
+            self.drain(now, out);
+        }
+        if !self.replies.is_empty() {
+            let epoch = self.settings.membership.configuration().epoch;
+            self.replies.flush(epoch, self.consensus.status().leader, self.executed(), out);
+        }
+        self.invariants();
+    }
+
+    fn input(&mut self, now: Time, input: Input<C::Message>, out: &mut Vec<Output<C::Message>>) {
+        match input {
+            Input::Start => self.start(now, out),
+            Input::Peer { from, message } => self.peer(now, from, message, out),
+            Input::Client { connection, key, frame } => self.client(now, connection, key, frame),
+            Input::Disconnected(connection) => self.replies.gone(connection),
+            Input::Timeout(timer) if timer.0 & OWN_TIMERS != 0 => self.timeout(now, timer, out),
+            Input::Timeout(timer) => self.inbox.push_back(consensus::Input::Timeout(timer)),
+            Input::Persisted(id) if id.0 & OWN_WRITES != 0 => {
+                self.durable(now, SequenceNumber(id.0 & !OWN_WRITES), out);
+            }
+            Input::Persisted(id) => self.inbox.push_back(consensus::Input::Persisted(id)),
+            Input::Answered(answer) => self.inbox.push_back(consensus::Input::Answered(answer)),
+            Input::Done(Done::Executed { session, number, outcome, .. }) => self.finished(session, number, &outcome),
+            Input::Done(Done::Marked(report)) => self.marked(now, &report, out),
+            Input::Done(Done::Starved { flush, tick }) => self.starved(now, flush, tick, out),
+            Input::Executed(sequence) => self.executed = self.executed.max(sequence).min(self.order.height()),
+            Input::Link { peer, up } => {
+                self.inbox.push_back(consensus::Input::Link { peer, up });
+                if let Some(own) = self.checkpoints.last_own().filter(|_| up) {
+                    out.push(Output::Send { to: peer, message: PeerMessage::Checkpoint(*own) });
+                }
+            }
+            Input::Leaves { query, leaves } => self.leaves(now, query, leaves, out),
+        }
+    }
+
+    /// Feeds consensus until it has nothing more to say and we have nothing more to propose.
+    fn drain(&mut self, now: Time, out: &mut Vec<Output<C::Message>>) {
+        let mut outputs = Vec::new();
+        while let Some(input) = self.inbox.pop_front() {
+            let height = self.order.height();
+            self.consensus.handle(now, input, &mut outputs);
+            for output in outputs.drain(..) {
+                self.consensus_output(output, out);
+            }
+            if self.order.height() != height && self.started {
+                self.propose(now, out, Proposals::walked);
+            }
+            self.tell_executed();
+        }
+        if self.tell_executed() {
+            self.drain(now, out);
+        }
+    }
+
+    fn consensus_output(&mut self, output: consensus::Output<C::Message>, out: &mut Vec<Output<C::Message>>) {
+        out.push(match output {
+            consensus::Output::Send { to, message } => Output::Send { to, message: PeerMessage::Consensus(message) },
+            consensus::Output::Broadcast(message) => Output::Broadcast(PeerMessage::Consensus(message)),
+            consensus::Output::Persist { id, record } => Output::Persist { id, record },
+            consensus::Output::Certify { view, step, hash } => Output::Certify { view, step, hash },
+            consensus::Output::Advance { view } => Output::Advance { view },
+            consensus::Output::Attest { nonce } => Output::Attest { nonce },
+            consensus::Output::SetTimer { timer, at } => Output::SetTimer { timer, at },
+            consensus::Output::Provide(provide) => Output::Provide(provide),
+            consensus::Output::Suspect { peer, reason } => Output::Suspect { peer, reason },
+            consensus::Output::Decide(decision) => return self.decided(&decision, out),
+        });
+    }
+
+    /// The last decision of which, and of all before it, every request has finished or is parked: what the executor
+    /// said, and behind its last request everything that was walked.
+    fn executed(&self) -> SequenceNumber {
+        if self.executed >= self.order.last_request() { self.order.height() } else { self.executed }
+    }
+
+    /// Consensus learns how far execution is. Whether there was something to tell.
+    fn tell_executed(&mut self) -> bool {
+        let executed = self.executed();
+        let news = executed > self.executed_told && self.started;
+        if news {
+            self.executed_told = executed;
+            self.inbox.push_back(consensus::Input::Executed(executed));
+        }
+        news
+    }
+
+    fn start(&mut self, now: Time, out: &mut Vec<Output<C::Message>>) {
+        self.started = true;
+        self.inbox.push_back(consensus::Input::Start);
+        self.next_nonce = now.wall;
+        if let Some(root) = self.checkpoints.last() {
+            out.push(barrier(root.height));
+        }
+        self.propose(now, out, Proposals::walked);
+        if let Some((flush, tick)) = self.starved_early.take() {
+            self.starved(now, flush, tick, out);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------ clients
+
+    /// A frame of a client: answered from what is known, and ordered if something in it is new.
+    fn client(&mut self, now: Time, connection: ConnectionId, key: PublicKey, frame: Verified<Frame>) {
+        if frame.key() != key {
+            self.counters.foreign_frames += 1;
+            return;
+        }
+        self.replies.heard(connection);
+        let wanted = match frame.body() {
+            FrameBody::Requests { session, lowest_unacknowledged, requests } => {
+                self.requests(now, connection, key, *session, *lowest_unacknowledged, requests)
+            }
+            FrameBody::Open { nonce, recent } => self.open(connection, key, *nonce, *recent),
+            FrameBody::Close { session } => self.speaks_for(connection, key, *session),
+            FrameBody::System { .. } => {
+                self.counters.foreign_frames += 1;
+                false
+            }
+        };
+        if wanted {
+            self.submit(frame);
+        }
+    }
+
+    /// Whether something in a frame of requests is new. What has its answer stored is answered, whole: its client asks
+    /// again because it needs it.
+    fn requests(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        key: PublicKey,
+        id: SessionId,
+        lowest: RequestNumber,
+        requests: &[(RequestNumber, unisono_types::Bytes)],
+    ) -> bool {
+        if !self.speaks_for(connection, key, id) {
+            return false;
+        }
+        let Some(session) = self.order.table.of(id, &key) else { return false };
+        let limits = &self.settings.membership.configuration().limits;
+        let keeps_alive = session.active.after(limits.session_idle / KEEP_ALIVE_PARTS) < now.timestamp();
+        let mut new = requests.is_empty() && (lowest > session.lowest() || keeps_alive);
+        for (number, _) in requests {
+            match self.order.table.place(session, *number, lowest) {
+                Place::New => new = true,
+                Place::Finished(stored) => {
+                    let body = stored.body();
+                    self.replies.say(Some(connection), || Answer::Executed { session: id, number: *number, body });
+                }
+                Place::Acknowledged | Place::Running | Place::Beyond => {}
+            }
+        }
+        if new && !requests.is_empty() && self.order.is_held_back(id, &key, lowest, limits.reply_bytes) {
+            self.counters.held_back_frames += 1;
+            return false;
+        }
+        new
+    }
+
+    /// Notes that the session's client is heard on this connection. Whether the session is open; if it is proven not
+    /// to be, the client is told.
+    fn speaks_for(&mut self, connection: ConnectionId, key: PublicKey, id: SessionId) -> bool {
+        if let Some(session) = self.order.table.of_mut(id, &key) {
+            session.connection = Some(connection);
+            return true;
+        }
+        self.counters.sessionless_frames += 1;
+        if self.order.proves_absence(id, &key) {
+            self.replies.say(Some(connection), || Answer::NoSession { session: id });
+        } else {
+            self.replies.early(id, key, connection);
+        }
+        false
+    }
+
+    /// Whether an Open shall be ordered. Not if the answer is certain already.
+    fn open(&mut self, connection: ConnectionId, key: PublicKey, nonce: u64, recent: SequenceNumber) -> bool {
+        let height = self.order.height();
+        match self.order.table.opening(&key, nonce, recent, height.next()) {
+            Ok(Some(session)) => {
+                if let Some(open) = self.order.table.of_mut(session, &key) {
+                    open.connection = Some(connection);
+                }
+                self.replies.say(Some(connection), || Answer::Opened { nonce, session });
+                return false;
+            }
+            Ok(None) => {}
+            Err(Refusal::TooOld) if recent > height => {} // it is we who are behind
+            Err(reason) => {
+                self.replies.say(Some(connection), || Answer::NotOpened { nonce, reason });
+                return false;
+            }
+        }
+        self.replies.opening(key, nonce, connection);
+        true
+    }
+
+    /// Hands a client's frame to consensus, unless too much waits there already.
+    fn submit(&mut self, frame: Verified<Frame>) {
+        let limits = &self.settings.membership.configuration().limits;
+        let room = WAITING_BLOCKS * u64::from(limits.block_bytes);
+        if self.waiting.bytes >= room && self.consensus.status().pending < self.waiting.frames.len() {
+            self.waiting = Waiting::default(); // consensus let go of some that were never ordered
+        }
+        if self.waiting.bytes >= room {
+            self.counters.crowded_out_frames += 1;
+            return;
+        }
+        self.waiting.add(&frame);
+        self.inbox.push_back(consensus::Input::Submit(frame));
+    }
+
+    // ----------------------------------------------------------------------------------- order and execution
+
+    fn decided(&mut self, decision: &Decision, out: &mut Vec<Output<C::Message>>) {
+        self.waiting.remove(&decision.frames);
+        let mut effects = core::mem::take(&mut self.effects);
+        self.order.walk(decision, &mut effects);
+        for effect in effects.drain(..) {
+            self.effect(effect, out);
+        }
+        self.effects = effects;
+    }
+
+    fn effect(&mut self, effect: Effect, out: &mut Vec<Output<C::Message>>) {
+        match effect {
+            Effect::Work(work) => {
+                self.proposals.executing();
+                out.push(Output::Execute(work));
+            }
+            Effect::Mark(mark) => self.checkpoints.ordered(mark),
+            Effect::Opened { key, nonce, session } => {
+                let connection = self.replies.opener(key, nonce).or_else(|| self.replies.take_early(session, key));
+                if let Some(open) = self.order.table.of_mut(session, &key).filter(|_| connection.is_some()) {
+                    open.connection = connection;
+                }
+                self.replies.say(connection, || Answer::Opened { nonce, session });
+            }
+            Effect::NotOpened { key, nonce, reason } => {
+                let connection = self.replies.opener(key, nonce);
+                self.replies.say(connection, || Answer::NotOpened { nonce, reason });
+            }
+            Effect::Closed { session, connection } => {
+                self.replies.say(connection, || Answer::NoSession { session });
+            }
+        }
+    }
+
+    /// A request came to its end: stored until acknowledged, and sent to where its client was last heard. Long outcomes
+    /// are sent whole by one replica and as a digest by the others.
+    fn finished(&mut self, id: SessionId, number: RequestNumber, outcome: &Outcome) {
+        let digest = outcome_digest(outcome);
+        let Some(session) = self.order.table.finish(id, number, outcome, digest) else { return };
+        if self.divergence.is_some() {
+            return; // we are known to be wrong
+        }
+        let members = self.settings.membership.len() as u64;
+        let sender = id.0.wrapping_add(number.0) % members;
+        let whole = is_short(outcome) || sender == u64::from(self.settings.id.0);
+        let body = || if whole { ReplyBody::Full(outcome.clone()) } else { ReplyBody::Digest(digest) };
+        self.replies.say(session.connection, || Answer::Executed { session: id, number, body: body() });
+    }
+
+    fn starved(&mut self, now: Time, flush: bool, tick: Option<Timestamp>, out: &mut Vec<Output<C::Message>>) {
+        if !self.started {
+            self.starved_early = Some((flush, tick));
+            return;
+        }
+        self.propose(now, out, |proposals, now, view, steps| proposals.starved(now, view, flush, tick, steps));
+    }
+
+    /// Asks [`Proposals`] what to do and does it.
+    fn propose(
+        &mut self,
+        now: Time,
+        out: &mut Vec<Output<C::Message>>,
+        ask: impl FnOnce(&mut Proposals, Time, &proposals::View, &mut Vec<Step>),
+    ) {
+        let members = self.settings.membership.len() as u64;
+        let leader = u64::from(self.consensus.status().leader.0) % members;
+        let view = proposals::View {
+            rank: (u64::from(self.settings.id.0) + members - leader) % members,
+            tick: self.order.tick(),
+            mark: self.order.last_mark(),
+            mark_due: self.order.mark_due(),
+            sessions: self.order.table.len() != 0,
+        };
+        let mut steps = core::mem::take(&mut self.steps);
+        ask(&mut self.proposals, now, &view, &mut steps);
+        for step in steps.drain(..) {
+            match step {
+                Step::Propose(entry) => self.submit_own(entry),
+                Step::SetTimer(timer, at) => out.push(Output::SetTimer { timer, at }),
+            }
+        }
+        self.steps = steps;
+    }
+
+    fn submit_own(&mut self, entry: SystemEntry) {
+        self.next_nonce = self.next_nonce.wrapping_add(1);
+        let body = FrameBody::System { entry, nonce: self.next_nonce };
+        let cluster = self.settings.membership.configuration().cluster;
+        let frame = Frame::sign(cluster, &self.settings.signer, body);
+        self.inbox.push_back(consensus::Input::Submit(Verified::own(frame)));
+    }
+
+    fn timeout(&mut self, now: Time, timer: Timer, out: &mut Vec<Output<C::Message>>) {
+        match timer {
+            CHECKPOINT => self.send_checkpoint_again(now, out),
+            DIVERGENCE => {
+                if let Some(search) = &mut self.divergence {
+                    let next = search.retry();
+                    self.search(now, next, out);
+                }
+            }
+            _ => {
+                let idle = timer == proposals::EXPIRE && self.order.table.has_idle(now.timestamp());
+                self.propose(now, out, |proposals, now, view, steps| {
+                    proposals.timeout(now, timer, view, idle, steps);
+                });
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------------------------- Marks and checkpoints
+
+    fn marked(&mut self, now: Time, report: &MarkReport, out: &mut Vec<Output<C::Message>>) {
+        let table = &self.order.table;
+        let root = self.checkpoints.marked(report, |ordered| table.digest(ordered));
+        if self.started {
+            out.push(barrier(root.height));
+        }
+        let verdict = self.checkpoints.judge(self.settings.id, root.height);
+        self.verdict(now, verdict, out);
+    }
+
+    /// The log up to the Mark is durable: now we may sign.
+    fn durable(&mut self, now: Time, sequence: SequenceNumber, out: &mut Vec<Output<C::Message>>) {
+        let Some(statement) = self.checkpoints.statement(sequence).filter(|_| self.divergence.is_none()) else {
+            return;
+        };
+        let cluster = self.settings.membership.configuration().cluster;
+        let own = Signed::sign(cluster, self.settings.id, &self.settings.signer, statement);
+        out.push(Output::Broadcast(PeerMessage::Checkpoint(own)));
+        let verdict = self.checkpoints.signed(own);
+        self.checkpoint_wait = CHECKPOINT_AGAIN_MICROSECONDS;
+        if self.checkpoints.stable() < sequence && verdict == Verdict::Nothing {
+            let at = Some(now.monotonic.saturating_add(self.checkpoint_wait));
+            out.push(Output::SetTimer { timer: CHECKPOINT, at });
+        }
+        self.verdict(now, verdict, out);
+    }
+
+    fn send_checkpoint_again(&mut self, now: Time, out: &mut Vec<Output<C::Message>>) {
+        let Some(own) = self.checkpoints.last_own().copied() else { return };
+        if own.statement.sequence <= self.checkpoints.stable() || self.divergence.is_some() {
+            return;
+        }
+        out.push(Output::Broadcast(PeerMessage::Checkpoint(own)));
+        out.push(Output::Broadcast(PeerMessage::CheckpointWanted(own.statement.sequence)));
+        self.checkpoint_wait = (self.checkpoint_wait * 2).min(CHECKPOINT_AGAIN_MICROSECONDS_MAX);
+        let at = Some(now.monotonic.saturating_add(self.checkpoint_wait));
+        out.push(Output::SetTimer { timer: CHECKPOINT, at });
+    }
+
+    fn verdict(&mut self, now: Time, verdict: Verdict, out: &mut Vec<Output<C::Message>>) {
+        match verdict {
+            Verdict::Nothing => {}
+            Verdict::Stable(stable) => self.inbox.push_back(consensus::Input::Stable(stable)),
+            Verdict::Minority(mismatch) if self.divergence.is_none() => {
+                let root = self.checkpoints.root(mismatch.own.sequence).expect("a verdict is about a recent root");
+                let (search, next) = Divergence::new(mismatch, root.parts);
+                self.divergence = Some(search);
+                self.search(now, next, out);
+            }
+            Verdict::Minority(_) => {}
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------- peers
+
+    fn peer(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        message: Verified<PeerMessage<C::Message>>,
+        out: &mut Vec<Output<C::Message>>,
+    ) {
+        match message.into_inner() {
+            // Verified as part of the whole.
+            PeerMessage::Consensus(message) => {
+                self.inbox.push_back(consensus::Input::Message { from, message: Verified::own(message) });
+            }
+            PeerMessage::Checkpoint(signed) => {
+                let verdict = self.checkpoints.received(self.settings.id, signed);
+                self.verdict(now, verdict, out);
+            }
+            PeerMessage::CheckpointWanted(sequence) => {
+                for own in [self.checkpoints.own(sequence), self.checkpoints.last_own()].into_iter().flatten() {
+                    if own.statement.sequence >= sequence {
+                        out.push(Output::Send { to: from, message: PeerMessage::Checkpoint(*own) });
+                    }
+                }
+            }
+            PeerMessage::LeavesRequest(request) => self.serve(from, request, out),
+            PeerMessage::Leaves(leaves) => {
+                let marked = self.last_marked();
+                if let Some(search) = &mut self.divergence {
+                    let next = search.answered(from, leaves, marked);
+                    self.search(now, next, out);
+                }
+            }
+        }
+    }
+
+    fn last_marked(&self) -> SequenceNumber {
+        self.checkpoints.last().map_or(SequenceNumber::ZERO, |root| root.height)
+    }
+
+    /// One question of each peer at a time.
+    fn serve(&mut self, from: ReplicaId, request: LeavesRequest, out: &mut Vec<Output<C::Message>>) {
+        let busy = self.queries.values().any(|query| matches!(query, Query::Serve { to, .. } if *to == from));
+        if !busy {
+            let LeavesRequest { sequence, after } = request;
+            self.query(after.clone(), Query::Serve { to: from, sequence, after }, out);
+        }
+    }
+
+    fn query(&mut self, after: Option<String>, purpose: Query, out: &mut Vec<Output<C::Message>>) {
+        let query = self.next_query;
+        self.next_query = QueryId(query.0 + 1);
+        self.queries.insert(query, purpose);
+        out.push(Output::QueryLeaves { query, after, limit: LEAVES_MAX + 1 });
+    }
+
+    fn leaves(&mut self, now: Time, query: QueryId, leaves: Vec<(String, Digest)>, out: &mut Vec<Output<C::Message>>) {
+        let page = cut(leaves);
+        let marked = self.last_marked();
+        match self.queries.remove(&query) {
+            Some(Query::Serve { to, sequence, after }) => {
+                let parts = self.checkpoints.root(sequence).map(|root| root.parts);
+                let Page { leaves, more } = page;
+                let answer = Leaves { sequence, after, parts, marked, leaves, more };
+                out.push(Output::Send { to, message: PeerMessage::Leaves(answer) });
+            }
+            Some(Query::Compare) => {
+                if let Some(search) = &mut self.divergence {
+                    let next = search.own_page(&page, marked);
+                    self.search(now, next, out);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Does the next thing in the search for what differs.
+    fn search(&mut self, now: Time, next: Next, out: &mut Vec<Output<C::Message>>) {
+        match next {
+            Next::Wait => {}
+            Next::Ask(to, request) => {
+                out.push(Output::Send { to, message: PeerMessage::LeavesRequest(request) });
+                let at = Some(now.monotonic.saturating_add(divergence::RETRY_MICROSECONDS));
+                out.push(Output::SetTimer { timer: DIVERGENCE, at });
+            }
+            Next::Own(after) => self.query(after, Query::Compare, out),
+            Next::Halt(reason) => {
+                self.halted = true;
+                self.inbox.clear();
+                out.push(Output::Halt(reason));
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------- views
+
+    /// What it shows of itself.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let configuration = self.settings.membership.configuration();
+        let consensus = self.consensus.status();
+        Status {
+            id: self.settings.id,
+            algorithm: configuration.algorithm.clone(),
+            epoch: configuration.epoch,
+            view: consensus.view.view(),
+            leader: consensus.leader,
+            members: self.settings.membership.ids().collect(),
+            height: self.order.height(),
+            executed: self.executed(),
+            stable: self.checkpoints.stable(),
+            recent_roots: self.checkpoints.recent().iter().copied().collect(),
+            sessions: self.order.table.len(),
+            stored_reply_bytes: self.order.table.stored_bytes(),
+            pending_frames: consensus.pending,
+            counters: self.counters,
+        }
+    }
+
+    /// The consensus instance, for the views that its algorithm offers.
+    #[must_use]
+    pub fn consensus(&self) -> &C {
+        &self.consensus
+    }
+
+    fn invariants(&self) {
+        assert!(self.executed <= self.order.height(), "execution cannot be ahead of the order");
+        assert!(self.halted || self.inbox.is_empty(), "consensus has had everything that was for it");
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, frame: &Frame) {
+        let bytes = frame.wire().len() as u64;
+        if self.frames.insert(frame.id(), bytes).is_none() {
+            self.bytes += bytes;
+        }
+    }
+
+    fn remove(&mut self, frames: &[Frame]) {
+        for frame in frames {
+            if self.frames.is_empty() {
+                return;
+            }
+            self.bytes -= self.frames.remove(&frame.id()).unwrap_or(0);
+        }
+    }
+}
+
+fn barrier<M>(sequence: SequenceNumber) -> Output<M> {
+    Output::Persist { id: PersistId(OWN_WRITES | sequence.0), record: Record::Barrier }
+}
+
+/// A page out of what the executor gave: bounded in number and in bytes of names.
+fn cut(mut leaves: Vec<(String, Digest)>) -> Page {
+    let given = leaves.len();
+    let mut bytes = 0;
+    let fits = |(name, _): &&(String, Digest)| {
+        bytes += name.len();
+        bytes <= LEAVES_NAME_BYTES_MAX
+    };
+    let count = leaves.iter().take(LEAVES_MAX).take_while(fits).count();
+    leaves.truncate(count);
+    Page { more: given > count && count != 0, leaves }
+}
