@@ -1,0 +1,43 @@
+//! Short locks of the machinery itself: around an object's value, a thread's cell, the scheduler core.
+//!
+//! Never the deterministic locks of a service. Invariant: a latch does not poison. A panic inside a service's closure
+//! leaves what it wrote, on every replica alike, and the next handler finds the object usable.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A mutex that a panic does not poison.
+#[derive(Default)]
+pub(crate) struct Latch<T>(Mutex<T>);
+
+impl<T> Latch<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits on `signal`; a panic elsewhere does not matter here either.
+pub(crate) fn wait<'a, T>(signal: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    signal.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A read-write latch that a panic does not poison: readers of one object run their closures side by side.
+#[derive(Default)]
+pub(crate) struct ReadWriteLatch<T>(RwLock<T>);
+
+impl<T> ReadWriteLatch<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,1 @@
+//! A service under many random schedules, compared.

@@ -1,0 +1,231 @@
+//! `#[service]`: the impl as it was written, and the `Service` that decodes, calls and encodes.
+
+use crate::client;
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::parse::Parser;
+use syn::spanned::Spanned;
+use syn::{Attribute, Error, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, Path, ReturnType, Type, parse_quote};
+
+/// How many handlers one byte can number.
+const HANDLERS_MAX: usize = 256;
+
+/// One handler.
+pub(crate) struct Method {
+    pub(crate) name: Ident,
+    pub(crate) docs: Vec<Attribute>,
+    pub(crate) arguments: Vec<Argument>,
+    pub(crate) output: Type,
+}
+
+pub(crate) struct Argument {
+    pub(crate) name: Ident,
+    pub(crate) kind: Type,
+    access: Access,
+}
+
+/// How an argument is read from the operation.
+enum Access {
+    Value,
+    Bytes,
+    Text,
+}
+
+pub(crate) fn expand(attribute: TokenStream, item: &ItemImpl) -> Result<TokenStream, Error> {
+    let mut path: Path = parse_quote!(::unisono);
+    syn::meta::parser(|meta| {
+        if !meta.path.is_ident("crate") {
+            return Err(meta.error("expected `crate = path`"));
+        }
+        path = meta.value()?.parse()?;
+        Ok(())
+    })
+    .parse2(attribute)?;
+    let support = quote!(#path::macro_support);
+
+    let service = service_name(item)?;
+    let (methods, sample) = handlers(item)?;
+    let implementation = implementation(&item.self_ty, &support, &methods, sample);
+    let client = client::expand(service, &support, &methods);
+    Ok(quote! { #item #implementation #client })
+}
+
+/// The service's name, of which those of its client and of its operations are made.
+fn service_name(item: &ItemImpl) -> Result<&Ident, Error> {
+    if let Some((_, path, _)) = &item.trait_ {
+        return Err(Error::new_spanned(path, "`#[service]` stands on a plain `impl`: it writes the trait's itself"));
+    }
+    if !item.generics.params.is_empty() {
+        return Err(Error::new_spanned(&item.generics, "a service has no generic parameters: its operations need names"));
+    }
+    match &*item.self_ty {
+        Type::Path(path) if path.qself.is_none() => {
+            let last = path.path.segments.last().filter(|segment| segment.arguments.is_empty());
+            last.map(|segment| &segment.ident).ok_or_else(|| Error::new_spanned(path, "a service is a plain struct"))
+        }
+        other => Err(Error::new_spanned(other, "a service is a plain struct")),
+    }
+}
+
+/// The handlers, and whether there is a sample. All mistakes are reported at once.
+fn handlers(item: &ItemImpl) -> Result<(Vec<Method>, bool), Error> {
+    let (mut methods, mut sample, mut errors) = (Vec::new(), false, None::<Error>);
+    for item in &item.items {
+        match item {
+            ImplItem::Fn(function) if function.sig.ident == "sample_operation" && function.sig.receiver().is_none() => {
+                sample = true;
+            }
+            ImplItem::Fn(function) => match method(function) {
+                Ok(method) => methods.push(method),
+                Err(error) => match &mut errors {
+                    Some(errors) => errors.combine(error),
+                    None => errors = Some(error),
+                },
+            },
+            _ => {}
+        }
+    }
+    match errors {
+        Some(errors) => Err(errors),
+        None if methods.len() > HANDLERS_MAX => Err(Error::new(item.span(), "a service has at most 256 handlers")),
+        None => Ok((methods, sample)),
+    }
+}
+
+fn method(function: &ImplItemFn) -> Result<Method, Error> {
+    let signature = &function.sig;
+    if signature.asyncness.is_none() {
+        let message = "a handler is an `async fn`; other functions belong into an `impl` without `#[service]`";
+        return Err(Error::new_spanned(signature.fn_token, message));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(Error::new_spanned(&signature.generics, "a handler has no generic parameters"));
+    }
+    let mut inputs = signature.inputs.iter();
+    match inputs.next() {
+        Some(FnArg::Receiver(receiver)) if receiver.reference.is_some() && receiver.mutability.is_none() => {}
+        other => {
+            let span = other.map_or_else(|| signature.ident.span(), Spanned::span);
+            return Err(Error::new(span, "the first parameter of a handler is `&self`: it is shared by all requests"));
+        }
+    }
+    match inputs.next() {
+        Some(FnArg::Typed(context)) if is_context(&context.ty) => {}
+        other => {
+            let span = other.map_or_else(|| signature.ident.span(), Spanned::span);
+            return Err(Error::new(span, "the second parameter of a handler is `cx: &Context`"));
+        }
+    }
+    let arguments = inputs.map(argument).collect::<Result<_, _>>()?;
+    let output = match &signature.output {
+        ReturnType::Default => parse_quote!(()),
+        ReturnType::Type(_, output) => match &**output {
+            Type::Reference(reference) => {
+                return Err(Error::new_spanned(reference, "a handler returns an owned value: it is sent to the client"));
+            }
+            output => output.clone(),
+        },
+    };
+    let docs = function.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).cloned().collect();
+    Ok(Method { name: signature.ident.clone(), docs, arguments, output })
+}
+
+fn argument(input: &FnArg) -> Result<Argument, Error> {
+    let FnArg::Typed(typed) = input else {
+        return Err(Error::new_spanned(input, "`self` stands first"));
+    };
+    let Pat::Ident(name) = &*typed.pat else {
+        return Err(Error::new_spanned(&typed.pat, "an argument of a handler has a plain name: the client uses it, too"));
+    };
+    let access = match &*typed.ty {
+        Type::Reference(reference) if reference.mutability.is_none() => match &*reference.elem {
+            Type::Slice(slice) if is_named(&slice.elem, "u8") => Access::Bytes,
+            Type::Path(_) if is_named(&reference.elem, "str") => Access::Text,
+            _ => return Err(borrowed(&typed.ty)),
+        },
+        Type::Reference(_) => return Err(borrowed(&typed.ty)),
+        Type::ImplTrait(_) => return Err(Error::new_spanned(&typed.ty, "an argument of a handler has a named type")),
+        _ => Access::Value,
+    };
+    Ok(Argument { name: name.ident.clone(), kind: (*typed.ty).clone(), access })
+}
+
+fn borrowed(kind: &Type) -> Error {
+    Error::new_spanned(kind, "an argument of a handler is owned, or it is `&[u8]` or `&str`, which borrow the request")
+}
+
+fn is_context(kind: &Type) -> bool {
+    matches!(kind, Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, "Context"))
+}
+
+fn is_named(kind: &Type, name: &str) -> bool {
+    matches!(kind, Type::Path(path) if path.path.segments.last().is_some_and(|segment| segment.ident == name))
+}
+
+fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sample: bool) -> TokenStream {
+    let calls = methods.iter().zip(0u8..=u8::MAX).map(|(method, index)| {
+        let name = &method.name;
+        let locals: Vec<Ident> =
+            (0..method.arguments.len()).map(|index| Ident::new(&format!("argument_{index}"), Span::mixed_site())).collect();
+        let reads = method.arguments.iter().zip(&locals).map(|(argument, local)| {
+            let kind = &argument.kind;
+            match argument.access {
+                Access::Value => quote!(let #local = arguments.value::<#kind>()?;),
+                Access::Bytes => quote!(let #local = arguments.bytes()?;),
+                Access::Text => quote!(let #local = arguments.text()?;),
+            }
+        });
+        quote! {
+            #index => {
+                #(#reads)*
+                arguments.end()?;
+                let output = self.#name(cx, #(#locals),*).await;
+                ::core::result::Result::Ok(#support::encode(&output))
+            }
+        }
+    });
+    let names = methods.iter().zip(0u8..=u8::MAX).map(|(method, index)| {
+        let name = method.name.to_string();
+        quote!(::core::option::Option::Some(#index) => #name,)
+    });
+    let sample = sample.then(|| {
+        quote! {
+            fn sample_operation(seed: u64) -> ::std::vec::Vec<u8> {
+                <#service>::sample_operation(seed)
+            }
+        }
+    });
+    quote! {
+        #[automatically_derived]
+        #[allow(clippy::manual_async_fn, clippy::let_unit_value, clippy::unit_arg, unreachable_patterns, unused_variables, unused_mut)]
+        impl #support::Service for #service {
+            fn execute<'a>(
+                &'a self,
+                cx: &'a #support::Context,
+                operation: &'a [u8],
+            ) -> impl ::core::future::Future<
+                Output = ::core::result::Result<::std::vec::Vec<u8>, #support::UnknownOperation>,
+            > + ::core::marker::Send + 'a {
+                async move {
+                    let ::core::option::Option::Some((&method, arguments)) = operation.split_first() else {
+                        return ::core::result::Result::Err(#support::UnknownOperation);
+                    };
+                    let mut arguments = #support::Arguments::new(arguments);
+                    match method {
+                        #(#calls)*
+                        _ => ::core::result::Result::Err(#support::UnknownOperation),
+                    }
+                }
+            }
+
+            fn handler(operation: &[u8]) -> &'static str {
+                match operation.first() {
+                    #(#names)*
+                    _ => "unknown",
+                }
+            }
+
+            #sample
+        }
+    }
+}
