@@ -13,4 +13,5 @@ pub mod client;
 pub mod config;
 pub mod gateway;
 pub mod load;
+pub mod storage;
 pub mod transport;

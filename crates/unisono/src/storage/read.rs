@@ -1,0 +1,130 @@
+//! Reads committed blocks back: for a peer that is far behind, and for the own replay after a start.
+
+use super::disk::Disk;
+use super::record::{Kind, Place, segment_name, split_block};
+use super::scan::{Segment, Walk};
+use super::write::Durable;
+use super::{SECTOR_BYTES, StorageError};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use unisono_types::{Digest, SequenceNumber};
+
+/// A block that is known to be decided.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommittedBlock {
+    /// Its place.
+    pub sequence: SequenceNumber,
+    /// Names it.
+    pub hash: Digest,
+    /// As the algorithm encodes it.
+    pub bytes: Bytes,
+    /// The commit's proof.
+    pub proof: Bytes,
+}
+
+/// Reads what is durable, while the log is written. Cheap to clone.
+#[derive(Clone)]
+pub struct LogReader {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) durable: Arc<Mutex<Durable>>,
+}
+
+impl std::fmt::Debug for LogReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogReader")
+    }
+}
+
+/// Where a block stands, and how many bytes it has.
+type Found = (Place, u32);
+
+impl LogReader {
+    /// Committed blocks from `from` on without gaps, about `bytes_max` bytes of them, at least one if there is one.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the disk fails or what was written cannot be read any more.
+    pub fn committed(&self, from: SequenceNumber, bytes_max: usize) -> Result<Vec<CommittedBlock>, StorageError> {
+        let (mark, salts, end) = {
+            let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+            match (durable.index.find(from), durable.end) {
+                (Some(mark), Some(end)) => (mark, durable.salts.clone(), end),
+                _ => return Ok(Vec::new()),
+            }
+        };
+        let open = |number: u64, salt| -> Result<Segment, StorageError> {
+            let name = segment_name(number);
+            let failed = |error| StorageError::io("opening", &self.disk.path(&name), error);
+            let file = self.disk.open(&name).map_err(failed)?;
+            let limit = if number == end.segment { end.offset } else { file.length().map_err(failed)? };
+            Ok(Segment::new(file, number, salt, limit))
+        };
+        // Candidates are places, not bytes: forks and what is not yet committed cost nothing.
+        let mut blocks: BTreeMap<(SequenceNumber, Digest), Found> = BTreeMap::new();
+        let mut chosen: Vec<(SequenceNumber, Digest, Found, Bytes)> = Vec::new();
+        let (mut next, mut bytes, mut whole, mut at) = (from, 0usize, mark.whole, mark.place.offset);
+        'segments: for (number, salt) in (1u64..).zip(salts).skip_while(|(number, _)| *number < mark.place.segment) {
+            if number > end.segment {
+                break;
+            }
+            let mut walk = Walk::new(open(number, salt)?, at, whole);
+            at = SECTOR_BYTES;
+            // A torn tail that an earlier start has left behind skips a group number.
+            if let Some(first) = walk.segment.record_at(walk.at).map_err(|error| self.failed(number, error))?
+                && first.header.kind == Kind::Start
+                && first.header.group > walk.whole
+            {
+                walk.whole = first.header.group - 1;
+            }
+            while let Some(record) = walk.next().map_err(|error| self.failed(number, error))? {
+                let Some((sequence, hash, rest)) = split_block(&record.payload) else { continue };
+                match record.header.kind {
+                    Kind::Block if sequence >= next => {
+                        blocks.insert((sequence, hash), (record.place, record.header.length));
+                    }
+                    Kind::Commit if sequence == next => {
+                        let Some(found) = blocks.remove(&(sequence, hash)) else { break 'segments };
+                        blocks.retain(|(other, _), _| *other > sequence);
+                        bytes += found.1 as usize;
+                        chosen.push((sequence, hash, found, rest));
+                        next = next.next();
+                        if bytes >= bytes_max {
+                            break 'segments;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            whole = walk.whole;
+        }
+        let mut committed = Vec::with_capacity(chosen.len());
+        for (sequence, hash, (place, _), proof) in chosen {
+            committed.push(CommittedBlock { sequence, hash, bytes: self.block_at(place)?, proof });
+        }
+        Ok(committed)
+    }
+
+    /// The bytes of the block whose record stands at `place`.
+    pub(super) fn block_at(&self, place: Place) -> Result<Bytes, StorageError> {
+        let failed = |error| self.failed(place.segment, error);
+        let salt = {
+            let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+            durable.salts[usize::try_from(place.segment - 1).expect("segments are few")]
+        };
+        let file = self.disk.open(&segment_name(place.segment)).map_err(failed)?;
+        let length = file.length().map_err(failed)?;
+        let record = Segment::new(file, place.segment, salt, length).record_at(place.offset).map_err(failed)?;
+        match record.as_ref().and_then(|record| split_block(&record.payload)) {
+            Some((_, _, bytes)) => Ok(bytes),
+            None => Err(StorageError::Corrupt {
+                path: self.disk.path(&segment_name(place.segment)),
+                offset: place.offset,
+                reason: "a block that was whole a moment ago is not any more",
+            }),
+        }
+    }
+
+    fn failed(&self, segment: u64, error: std::io::Error) -> StorageError {
+        StorageError::io("reading", &self.disk.path(&segment_name(segment)), error)
+    }
+}

@@ -1,0 +1,348 @@
+//! Opens a log: reads all of it once, tells a torn tail from damage, and begins a new group.
+//!
+//! ```text
+//!   whole groups ... | nothing behind           -> go on behind them
+//!   whole groups ... | part of the next group   -> torn tail: nobody was told of it. A new segment begins with a Start
+//!                                                  that names its place; what is whole in it is written there again
+//!   whole groups ... | damage | a later group   -> error: what was answered is damaged
+//! ```
+
+use super::disk::Disk;
+use super::read::LogReader;
+use super::record::{
+    FORMAT, Kind, Place, Salt, SegmentHeader, align, decode_cut, decode_segment, segment_name, segment_number,
+    split_block, split_register,
+};
+use super::scan::{Record, Segment, Walk};
+use super::write::{Durable, Resume, Writer};
+use super::{Entry, LogSettings, SECTOR_BYTES, StorageError};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use unisono_types::{Digest, SequenceNumber};
+
+/// A log ready for use.
+pub struct Opened {
+    /// What it held.
+    pub recovered: Recovered,
+    /// Reads what is durable.
+    pub reader: LogReader,
+    pub(super) writer: Writer,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("recovered", &self.recovered).finish_non_exhaustive()
+    }
+}
+
+/// What a log held when it was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The newest state of the vote register.
+    pub register: Option<Bytes>,
+    /// The last block known to be decided, and the proof.
+    pub committed: Option<super::CommittedBlock>,
+    /// Blocks above it, in the order in which they were written.
+    pub blocks: Vec<Bytes>,
+    /// Where a torn tail was left behind, for the log of events.
+    pub torn: Option<String>,
+    /// Register records of which one copy was damaged.
+    pub damaged_copies: u64,
+}
+
+/// Name of an empty file that says that this directory has held a log.
+const USED_MARK: &str = "used";
+
+/// Opens the log on `disk`, or begins one.
+///
+/// # Errors
+/// [`StorageError`], which says what to do. Nothing was changed then.
+pub fn open(disk: Arc<dyn Disk>, settings: LogSettings) -> Result<Opened, StorageError> {
+    let names = disk.list().map_err(|error| StorageError::io("listing", &disk.path(""), error))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    if let Some(missing) = (1..).zip(&numbers).find_map(|(expected, found)| (expected != *found).then_some(expected)) {
+        return Err(StorageError::MissingSegment(disk.path(&segment_name(missing))));
+    }
+    let mut scan = Scan::new(Arc::clone(&disk), settings);
+    let segments = scan.headers(&numbers)?;
+    if segments.is_empty() && names.iter().any(|name| name == USED_MARK) {
+        return Err(StorageError::Gone(disk.path("")));
+    }
+    let tail = scan.walk(segments)?;
+    let mut durable = scan.durable();
+    let resumed = match &tail {
+        Tail::Whole { at, whole, last: Some((file_length, number)) } if at.offset + SECTOR_BYTES <= *file_length => {
+            let name = segment_name(*number);
+            let file = disk.open(&name).map_err(|error| StorageError::io("opening", &disk.path(&name), error))?;
+            let resume = Resume { file, length: *file_length, at: *at, whole: *whole };
+            Writer::resume(Arc::clone(&disk), settings, resume, std::mem::take(&mut durable))
+        }
+        Tail::Whole { whole, last, .. } => {
+            let number = last.map_or(1, |(_, number)| number + 1);
+            scan.clear_unborn(number)?;
+            Writer::begin(Arc::clone(&disk), settings, number, *whole, std::mem::take(&mut durable))?
+        }
+        Tail::Torn { newest_group, next_segment, .. } => {
+            scan.clear_unborn(*next_segment)?;
+            Writer::begin(Arc::clone(&disk), settings, *next_segment, *newest_group, std::mem::take(&mut durable))?
+        }
+    };
+    let mut writer = resumed;
+    let (cut, salvaged) = match tail {
+        Tail::Whole { .. } => (None, Vec::new()),
+        Tail::Torn { cut, salvaged, .. } => (Some(cut), salvaged),
+    };
+    let mut first = salvaged;
+    first.extend(scan.register.clone().map(Entry::Register));
+    writer.start(cut, &first)?;
+    if !names.iter().any(|name| name == USED_MARK) {
+        let marked = disk.create(USED_MARK, 1).and_then(|_| disk.sync_directory());
+        marked.map_err(|error| StorageError::io("creating", &disk.path(USED_MARK), error))?;
+    }
+    let reader = LogReader { disk, durable: Arc::clone(&writer.durable) };
+    let recovered = scan.recovered(&reader, cut)?;
+    Ok(Opened { recovered, reader, writer })
+}
+
+/// How a log ends.
+enum Tail {
+    /// Behind a whole group.
+    Whole {
+        at: Place,
+        whole: u64,
+        /// Length of the newest segment's file, and its number.
+        last: Option<(u64, u64)>,
+    },
+    /// Within a group that was never answered.
+    Torn { cut: Place, newest_group: u64, next_segment: u64, salvaged: Vec<Entry> },
+}
+
+struct Scan {
+    disk: Arc<dyn Disk>,
+    settings: LogSettings,
+    salts: Vec<Salt>,
+    index: super::index::Index,
+    register: Option<Bytes>,
+    committed: Option<(SequenceNumber, Digest)>,
+    committed_at: Option<(Place, Bytes)>,
+    /// Places of blocks above the committed one, in the order in which they were written.
+    blocks: BTreeMap<Place, (SequenceNumber, Digest)>,
+    damaged_copies: u64,
+    /// A file of a segment that was being made when the process ended; nothing was ever written to it.
+    unborn: Option<u64>,
+}
+
+impl Scan {
+    fn new(disk: Arc<dyn Disk>, settings: LogSettings) -> Self {
+        Self {
+            disk,
+            settings,
+            salts: Vec::new(),
+            index: super::index::Index::default(),
+            register: None,
+            committed: None,
+            committed_at: None,
+            blocks: BTreeMap::new(),
+            damaged_copies: 0,
+            unborn: None,
+        }
+    }
+
+    fn durable(&self) -> Durable {
+        Durable { index: self.index.clone(), salts: self.salts.clone(), end: None }
+    }
+
+    fn failed(&self, operation: &'static str, number: u64) -> impl Fn(std::io::Error) -> StorageError + use<> {
+        let path = self.disk.path(&segment_name(number));
+        move |error| StorageError::io(operation, &path, error)
+    }
+
+    fn corrupt(&self, place: Place, reason: &'static str) -> StorageError {
+        StorageError::Corrupt { path: self.disk.path(&segment_name(place.segment)), offset: place.offset, reason }
+    }
+
+    /// Opens all segments and checks whose they are.
+    fn headers(&mut self, numbers: &[u64]) -> Result<Vec<(Segment, u64)>, StorageError> {
+        let mut segments = Vec::new();
+        for number in numbers {
+            let failed = self.failed("reading", *number);
+            let file = self.disk.open(&segment_name(*number)).map_err(&failed)?;
+            let length = file.length().map_err(&failed)?;
+            let mut bytes = vec![0; usize::try_from(SECTOR_BYTES).expect("512")];
+            let read = file.read_at(&mut bytes, 0).map_err(&failed)?;
+            let path = || self.disk.path(&segment_name(*number));
+            match decode_segment(&bytes[..read], self.settings.owner, *number) {
+                SegmentHeader::Good(salt) => {
+                    self.salts.push(salt);
+                    segments.push((Segment::new(file, *number, salt, length), length));
+                }
+                SegmentHeader::Foreign => return Err(StorageError::Foreign(path())),
+                SegmentHeader::Version(found) => {
+                    return Err(StorageError::Version { path: path(), found, known: FORMAT });
+                }
+                // The header is synced before anything else is written: without one, nothing else is there.
+                SegmentHeader::Damaged
+                    if numbers.last() == Some(number) && is_blank(&*file, length).map_err(&failed)? =>
+                {
+                    self.unborn = Some(*number);
+                }
+                SegmentHeader::Damaged => {
+                    let place = Place { segment: *number, offset: 0 };
+                    return Err(self.corrupt(place, "the segment's header is unreadable"));
+                }
+            }
+        }
+        Ok(segments)
+    }
+
+    /// Removes what a process left that ended while it made a segment.
+    fn clear_unborn(&mut self, number: u64) -> Result<(), StorageError> {
+        if self.unborn.take() == Some(number) {
+            self.disk.remove(&segment_name(number)).map_err(self.failed("removing", number))?;
+        }
+        Ok(())
+    }
+
+    fn walk(&mut self, segments: Vec<(Segment, u64)>) -> Result<Tail, StorageError> {
+        let mut whole = 0;
+        let mut tail = Tail::Whole { at: Place { segment: 1, offset: SECTOR_BYTES }, whole, last: None };
+        // A tail that looks torn, until the next segment says that an earlier start has found it too.
+        let mut torn: Option<(Place, u64, Vec<Entry>)> = None;
+        for (mut segment, length) in segments {
+            let number = segment.number;
+            let failed = self.failed("reading", number);
+            let first = segment.record_at(SECTOR_BYTES).map_err(&failed)?;
+            let start = first.as_ref().filter(|record| record.header.kind == Kind::Start);
+            if let Some((cut, newest, salvaged)) = torn.take() {
+                match start.and_then(|record| decode_cut(&record.payload)) {
+                    Some(named) if named == cut && start.is_some_and(|record| record.header.group > whole) => {}
+                    None if first.is_none() && self.nothing_in(&mut segment)? => {
+                        // Made by a start that ended before it wrote: its Start will be written now.
+                        self.unborn = Some(number);
+                        self.salts.pop();
+                        return Ok(Tail::Torn { cut, newest_group: newest, next_segment: number, salvaged });
+                    }
+                    _ => return Err(self.corrupt(cut, "something is missing here, though a later segment was written")),
+                }
+                whole = start.map_or(whole, |record| record.header.group - 1);
+            }
+            let mut walk = Walk::new(segment, SECTOR_BYTES, whole);
+            let mut group = Vec::new();
+            while let Some(record) = walk.next().map_err(&failed)? {
+                if group.is_empty() {
+                    self.index.group(Place { segment: number, offset: walk.record_group_at }, record.header.group - 1);
+                }
+                self.see(&record);
+                group.push(record);
+                if walk.open.is_none() {
+                    group.clear();
+                }
+            }
+            self.damaged_copies += walk.damaged_copies;
+            whole = walk.whole;
+            let at = Place { segment: number, offset: walk.at };
+            match self.behind(&mut walk, group)? {
+                None => tail = Tail::Whole { at, whole, last: Some((length, number)) },
+                Some((newest, salvaged)) => {
+                    let cut = Place { segment: number, offset: walk.group_at };
+                    torn = Some((cut, newest, salvaged));
+                }
+            }
+        }
+        Ok(match torn {
+            Some((cut, newest_group, salvaged)) => {
+                Tail::Torn { cut, newest_group, next_segment: cut.segment + 1, salvaged }
+            }
+            None => tail,
+        })
+    }
+
+    /// Judges what lies behind the last whole group of a segment: nothing (`None`), or a torn tail with the newest
+    /// group number in it and what of it is whole.
+    fn behind(&mut self, walk: &mut Walk, group: Vec<Record>) -> Result<Option<(u64, Vec<Entry>)>, StorageError> {
+        let expected = walk.expected();
+        let at = Place { segment: walk.segment.number, offset: walk.at };
+        let mut found = Vec::new();
+        walk.segment.search(walk.at, |record| found.push(record)).map_err(self.failed("reading", at.segment))?;
+        if found.iter().any(|record| record.header.group > expected) {
+            return Err(self.corrupt(at, "something is missing here, though what was written later is there"));
+        }
+        found.retain(|record| record.header.group == expected);
+        if group.is_empty() && found.is_empty() {
+            return Ok(None);
+        }
+        // Blocks of a group that nobody was told of do no harm, and the register must never be older than any record.
+        let mut salvaged = Vec::new();
+        for record in group.iter().chain(&found) {
+            self.see(record);
+            if let (Kind::Block, Some((sequence, hash, bytes))) = (record.header.kind, split_block(&record.payload)) {
+                salvaged.push(Entry::Block { sequence, hash, bytes });
+            }
+        }
+        Ok(Some((expected, salvaged)))
+    }
+
+    /// Whether a segment holds no record at all.
+    fn nothing_in(&self, segment: &mut Segment) -> Result<bool, StorageError> {
+        let mut nothing = true;
+        segment.search(SECTOR_BYTES, |_| nothing = false).map_err(self.failed("reading", segment.number))?;
+        Ok(nothing)
+    }
+
+    fn see(&mut self, record: &Record) {
+        match record.header.kind {
+            Kind::Start | Kind::Seal => {}
+            Kind::Register | Kind::RegisterCopy => {
+                self.register =
+                    split_register(&record.payload).map(|(_, state)| state).or_else(|| self.register.take());
+            }
+            Kind::Block => {
+                let Some((sequence, hash, _)) = split_block(&record.payload) else { return };
+                self.index.block(sequence);
+                if self.committed.is_none_or(|(committed, _)| sequence > committed) {
+                    self.blocks.insert(record.place, (sequence, hash));
+                }
+            }
+            Kind::Commit => {
+                let Some((sequence, hash, proof)) = split_block(&record.payload) else { return };
+                let block = self.blocks.iter().find(|(_, block)| **block == (sequence, hash)).map(|(place, _)| *place);
+                // A commit without its block says nothing that could be given to anyone.
+                let Some(place) = block else { return };
+                self.committed = Some((sequence, hash));
+                self.committed_at = Some((place, proof));
+                self.blocks.retain(|_, (other, _)| *other > sequence);
+            }
+        }
+    }
+
+    fn recovered(self, reader: &LogReader, cut: Option<Place>) -> Result<Recovered, StorageError> {
+        let read = |place: Place| reader.block_at(place);
+        let committed = match (self.committed, self.committed_at) {
+            (Some((sequence, hash)), Some((place, proof))) => {
+                Some(super::CommittedBlock { sequence, hash, bytes: read(place)?, proof })
+            }
+            _ => None,
+        };
+        let blocks = self.blocks.keys().map(|place| read(*place)).collect::<Result<_, _>>()?;
+        let torn = cut.map(|cut| format!("{} at byte {}", self.disk.path(&segment_name(cut.segment)), cut.offset));
+        Ok(Recovered { register: self.register, committed, blocks, torn, damaged_copies: self.damaged_copies })
+    }
+}
+
+fn is_blank(file: &dyn super::DiskFile, length: u64) -> std::io::Result<bool> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = align(1);
+    while at < length {
+        let read = file.read_at(&mut buffer, at)?;
+        if read == 0 {
+            break;
+        }
+        if buffer[..read].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += read as u64;
+    }
+    Ok(true)
+}
