@@ -1,0 +1,337 @@
+//! Runs scenarios under random timing, one step of one task at a time: which of the running tasks goes next, how many
+//! run at once, which begin before they are primary, when the entries of the log arrive, are all chosen by a seed.
+//! Watches from outside: owners per lock, results, reports.
+
+use super::program::{Answer, LOCKS, Object, Scenario, Task, Wish, lock_id, random_parameters};
+use super::{Checked, Random};
+use std::collections::{BTreeMap, VecDeque};
+use unisono_scheduler::{
+    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, Parameters, RoundReport, ThreadIndex,
+};
+
+/// An entry of a log, before a host has given it thread indices.
+#[derive(Clone, Debug)]
+pub enum LogEntry {
+    Request(usize),
+    Tick(u64),
+    Flush,
+    Reconfigure(Parameters),
+    Mark,
+}
+
+/// Everything that must be the same however a log is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// By lock: who owned it in this order; neighbouring readers in order of id.
+    pub owners: BTreeMap<LockId, Vec<(u64, bool)>>,
+    /// By thread: all it has seen.
+    pub results: BTreeMap<u64, u64>,
+    pub objects: Vec<Object>,
+    pub reports: Vec<RoundReport>,
+    pub rounds: u64,
+    pub deadlocks: usize,
+    pub timeouts: usize,
+}
+
+#[derive(Clone)]
+struct Running {
+    task: Task,
+    position: u64,
+    begun: bool,
+    /// The operation it waits for.
+    pending: Option<Operation>,
+}
+
+/// How a host behaves; nothing of it may change an [`Outcome`].
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub workers: usize,
+    /// How many threads may begin before they are primary.
+    pub ahead: usize,
+    /// How likely, in percent, entries arrive rather than tasks run.
+    pub arrival_percent: u64,
+    pub burst: u64,
+    /// Every fifth thread or so is slow.
+    pub slow: u64,
+    /// Whether indices of finished threads are used again at once.
+    pub reuse: bool,
+}
+
+impl Timing {
+    pub fn random(random: &mut Random) -> Timing {
+        let long = if random.percent(30) { 1_000 } else { 6 };
+        Timing {
+            workers: 1 + random.below(16) as usize,
+            ahead: if random.percent(30) { 0 } else { random.below(40) as usize },
+            arrival_percent: 1 + random.below(40),
+            burst: 1 + random.below(long),
+            slow: random.word(),
+            reuse: random.percent(50),
+        }
+    }
+
+    /// Everything in line.
+    pub const PLAIN: Timing = Timing { workers: 1, ahead: 0, arrival_percent: 100, burst: 1, slow: 1, reuse: true };
+}
+
+/// One run of a scenario.
+pub struct Executor<'a> {
+    scenario: &'a Scenario,
+    pub scheduler: Box<dyn Checked>,
+    timing: Timing,
+    random: Random,
+    threads: Vec<Option<Running>>,
+    free: VecDeque<u32>,
+    /// Requests that arrived and may begin ahead, oldest first.
+    fresh: Vec<u32>,
+    ready: Vec<(u32, Answer)>,
+    running: Vec<(u32, Answer)>,
+    holders: BTreeMap<LockId, Vec<(u32, Mode)>>,
+    entries: u64,
+    time: u64,
+    marks: u64,
+    grants: Vec<Grant>,
+    pub steps: u64,
+    pub outcome: Outcome,
+}
+
+impl<'a> Executor<'a> {
+    pub fn new(scenario: &'a Scenario, scheduler: Box<dyn Checked>, timing: Timing, seed: u64) -> Self {
+        Self {
+            scenario,
+            scheduler,
+            timing,
+            random: Random::new(seed),
+            threads: Vec::new(),
+            free: VecDeque::new(),
+            fresh: Vec::new(),
+            ready: Vec::new(),
+            running: Vec::new(),
+            holders: BTreeMap::new(),
+            entries: 0,
+            time: 0,
+            marks: 0,
+            grants: Vec::new(),
+            steps: 0,
+            outcome: Outcome { objects: vec![Object::default(); LOCKS], ..Outcome::default() },
+        }
+    }
+
+    /// Makes a log while running it, as a leader and the clocks of a cluster would, until every thread has finished.
+    pub fn lead(mut self) -> (Vec<LogEntry>, Outcome) {
+        let mut log = Vec::new();
+        let mut requests: VecDeque<usize> = self.scenario.requests.iter().copied().collect();
+        let mut rescued = 0;
+        loop {
+            assert!(self.steps < 400_000, "livelock: {:?}", self.scheduler.status());
+            self.steps += 1;
+            let mut append = Vec::new();
+            self.schedule();
+            if !requests.is_empty() && self.random.percent(12) {
+                for _ in 0..1 + self.random.below(5) {
+                    append.extend(requests.pop_front().map(LogEntry::Request));
+                }
+                if self.random.percent(self.scenario.flush_percent) {
+                    append.push(LogEntry::Flush);
+                }
+            } else if self.random.percent(2) {
+                append.push(LogEntry::Tick(self.time + self.random.below(8)));
+            } else if self.random.percent(1) {
+                append.push(LogEntry::Mark);
+            } else if self.random.percent(1) {
+                append.push(LogEntry::Reconfigure(random_parameters(&mut self.random)));
+            } else if !self.running.is_empty() {
+                self.step();
+            } else if requests.is_empty() {
+                let status = self.scheduler.status();
+                match status.deadline {
+                    _ if status.threads == 0 => break,
+                    _ if status.needs_flush => append.push(LogEntry::Flush),
+                    Some(deadline) => append.push(LogEntry::Tick(deadline)),
+                    // All wait for tokens.
+                    None => {
+                        assert!(rescued < 2_000, "hang: {status:?}");
+                        let producers = &self.scenario.producers;
+                        append.push(LogEntry::Request(producers[rescued % producers.len()]));
+                        rescued += 1;
+                    }
+                }
+            }
+            for entry in append {
+                self.deliver(&entry);
+                log.push(entry);
+            }
+        }
+        (log, self.finish())
+    }
+
+    /// Runs a log.
+    pub fn follow(mut self, log: &[LogEntry]) -> Outcome {
+        let mut entries = log.iter();
+        loop {
+            assert!(self.steps < 4_000_000, "livelock: {:?}", self.scheduler.status());
+            self.steps += 1;
+            self.schedule();
+            if entries.len() > 0 && (self.running.is_empty() || self.random.percent(self.timing.arrival_percent)) {
+                for _ in 0..1 + self.random.below(self.timing.burst) {
+                    if let Some(entry) = entries.next() {
+                        self.deliver(entry);
+                    }
+                }
+            } else if self.running.is_empty() {
+                return self.finish();
+            } else {
+                self.step();
+            }
+        }
+    }
+
+    fn finish(mut self) -> Outcome {
+        self.scheduler.check();
+        let status = self.scheduler.status();
+        assert_eq!((status.threads, status.parked), (0, 0), "somebody is left: {status:?}");
+        self.outcome.rounds = status.round;
+        for owners in self.outcome.owners.values_mut() {
+            for readers in owners.chunk_by_mut(|a, b| !a.1 && !b.1) {
+                readers.sort_unstable();
+            }
+        }
+        self.outcome
+    }
+
+    pub fn deliver(&mut self, entry: &LogEntry) {
+        let position = self.entries;
+        self.entries += 1;
+        let entry = match entry {
+            LogEntry::Request(program) => {
+                let running = Running { task: Task::new(*program, position), position, begun: false, pending: None };
+                let reused = if self.timing.reuse || self.free.len() > 20 { self.free.pop_front() } else { None };
+                let thread = reused.unwrap_or_else(|| {
+                    self.threads.push(None);
+                    self.threads.len() as u32 - 1
+                });
+                self.threads[thread as usize] = Some(running);
+                self.fresh.push(thread);
+                Entry::Request { thread: ThreadIndex(thread), position, timestamp: self.time }
+            }
+            LogEntry::Tick(time) => {
+                self.time = self.time.max(*time);
+                Entry::Tick(*time)
+            }
+            LogEntry::Flush => Entry::Flush,
+            LogEntry::Reconfigure(parameters) => Entry::Reconfigure(parameters.clone()),
+            LogEntry::Mark => {
+                self.marks += 1;
+                Entry::Mark(self.marks)
+            }
+        };
+        self.handle(Event::Entry(entry));
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut grants = std::mem::take(&mut self.grants);
+        self.scheduler.handle(event, &mut grants);
+        for grant in grants.drain(..) {
+            match grant {
+                Grant::Start { thread } => self.begin(thread.0),
+                Grant::Resume { thread, result, now } => {
+                    self.note(thread.0, result);
+                    self.ready.push((thread.0, Answer::Result(result, now)));
+                }
+                Grant::Finished { thread } => {
+                    let running = self.threads[thread.0 as usize].take().expect("a live thread");
+                    assert_eq!(running.pending, Some(Operation::Finish));
+                    self.outcome.results.insert(running.position, running.task.seen);
+                    self.free.push_back(thread.0);
+                }
+                Grant::Marked(report) => self.outcome.reports.push(report),
+            }
+        }
+        self.grants = grants;
+        if self.steps % 16 == 0 {
+            self.scheduler.check();
+        }
+    }
+
+    fn begin(&mut self, thread: u32) {
+        let running = self.threads[thread as usize].as_mut().expect("a live thread");
+        if !running.begun {
+            running.begun = true;
+            self.ready.push((thread, Answer::Begin));
+        }
+        self.fresh.retain(|fresh| *fresh != thread);
+    }
+
+    /// Who owns what, as a watcher sees it.
+    fn note(&mut self, thread: u32, result: OperationResult) {
+        let running = self.threads[thread as usize].as_mut().expect("a live thread");
+        let operation = running.pending.take().expect("a result needs an operation");
+        let position = running.position;
+        self.outcome.deadlocks += usize::from(result == OperationResult::Deadlock);
+        self.outcome.timeouts += usize::from(result == OperationResult::TimedOut);
+        let owned = match (operation, result) {
+            (Operation::Lock { lock, mode, .. }, OperationResult::Granted) => Some((lock, mode)),
+            (Operation::Wait { lock, .. }, OperationResult::Granted | OperationResult::TimedOut) => {
+                Some((lock, Mode::Write))
+            }
+            _ => None,
+        };
+        if let Some((lock, mode)) = owned {
+            let holders = self.holders.entry(lock).or_default();
+            let alone = holders.is_empty() || mode == Mode::Read && holders.iter().all(|(_, mode)| *mode == Mode::Read);
+            assert!(alone, "two owners of {lock:?}");
+            holders.push((thread, mode));
+            self.outcome.owners.entry(lock).or_default().push((position, mode == Mode::Write));
+        }
+    }
+
+    /// Gives the workers something to do.
+    fn schedule(&mut self) {
+        let mut at = 0;
+        for _ in 0..self.fresh.len().min(self.timing.ahead) {
+            match self.random.percent(30) {
+                true => self.begin(self.fresh[at]),
+                false => at += 1,
+            }
+        }
+        while self.running.len() < self.timing.workers && !self.ready.is_empty() {
+            let chosen = self.random.below(self.ready.len() as u64) as usize;
+            self.running.push(self.ready.swap_remove(chosen));
+        }
+    }
+
+    /// One of the running tasks takes a step.
+    fn step(&mut self) {
+        let chosen = self.random.below(self.running.len() as u64) as usize;
+        let position = self.threads[self.running[chosen].0 as usize].as_ref().expect("a live thread").position;
+        if position.wrapping_mul(self.timing.slow) % 5 == 0 && self.random.percent(80) {
+            return;
+        }
+        let (thread, answer) = self.running.swap_remove(chosen);
+        let running = self.threads[thread as usize].as_mut().expect("a live thread");
+        match running.task.next(&self.scenario.programs, answer) {
+            Wish::Compute => self.running.push((thread, Answer::Computed)),
+            Wish::Value(lock, access) => {
+                let holders = &self.holders[&lock_id(lock)];
+                assert!(holders.iter().any(|(holder, _)| *holder == thread), "an object without its lock");
+                let value = self.outcome.objects[lock].access(access);
+                self.running.push((thread, Answer::Value(value)));
+            }
+            Wish::Operation(operation) => {
+                running.pending = Some(operation.clone());
+                match &operation {
+                    Operation::Unlock { lock } | Operation::Wait { lock, .. } => {
+                        if let Some(holders) = self.holders.get_mut(lock) {
+                            holders.retain(|(holder, _)| *holder != thread);
+                        }
+                    }
+                    Operation::Finish => {
+                        self.holders.values_mut().for_each(|holders| holders.retain(|(holder, _)| *holder != thread));
+                    }
+                    _ => {}
+                }
+                self.handle(Event::Operation { thread: ThreadIndex(thread), operation });
+            }
+        }
+    }
+}
