@@ -1,6 +1,6 @@
 //! Agreement algorithms that the simulator can run: how each is made from a disk, and how a liar lies in it.
 
-use crate::{Abuse, Disk, Identities, Random};
+use crate::{Abuse, Disk, Identities, Planted, Random};
 use unisono_consensus::{Consensus, Decision};
 use unisono_types::{Bytes, Membership, ReplicaId, Signer, VerifyContext};
 
@@ -10,7 +10,13 @@ pub trait Algorithm: Consensus + Sized + 'static {
     const NAME: &'static str;
 
     /// An instance as the disk leaves it; on an empty one, a first start.
-    fn create(replica: ReplicaId, signer: Signer, membership: Membership, disk: &Disk) -> Self;
+    fn create(
+        replica: ReplicaId,
+        signer: Signer,
+        membership: Membership,
+        disk: &Disk,
+        planted: Option<Planted>,
+    ) -> Self;
 
     /// Messages that a liar makes of one it is about to send.
     fn forge(identities: &Identities, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes>;
@@ -20,7 +26,7 @@ pub trait Algorithm: Consensus + Sized + 'static {
 
     /// The decisions that the disk's own log holds, from the first on, in order.
     fn decided(disk: &Disk, context: &VerifyContext) -> Vec<Decision> {
-        let blocks = disk.committed_blocks();
-        blocks.map(|bytes| Self::decision(bytes, context).expect("our own log holds blocks")).collect()
+        let blocks = disk.committed_places();
+        blocks.map(|(_, _, bytes)| Self::decision(bytes, context).expect("our own log holds blocks")).collect()
     }
 }

@@ -4,11 +4,11 @@
 //! and disk; an [`Actor`] for one client's process. Messages cross as encoded bytes, so that every codec and every
 //! signature check is exercised, and an algorithm that the simulator has never heard of can run in it.
 
-use crate::{Disk, Random};
+use crate::{Disk, Property, Random};
 use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer};
 use unisono_types::{
     Bytes, Certificate, Digest, MarkReport, RegisterView, Rejected, ReplicaId, RequestNumber, SequenceNumber,
-    SessionId, Step, Time, ViewChange,
+    SessionId, Step, Time, View, ViewChange,
 };
 
 /// Makes the processes of replicas, at the first start and after each crash, from what their disks hold.
@@ -65,7 +65,7 @@ pub struct Progress {
     /// Last decision of which everything is finished or parked.
     pub executed: SequenceNumber,
     /// Its view.
-    pub view: RegisterView,
+    pub view: View,
 }
 
 /// What happens to a replica.
@@ -267,6 +267,8 @@ pub enum ActorInput {
         /// Whether it is up.
         up: bool,
     },
+    /// Somebody put something down for it.
+    Wake,
     /// The process ends and starts anew; what was outstanding stays unknown.
     Crash,
     /// Everything is healed: come to an end.
@@ -306,6 +308,6 @@ pub enum ActorEffect {
         /// Digest of the outcome.
         outcome: Digest,
     },
-    /// It may not be refused, and was.
-    Failed(String),
+    /// It saw something that must not happen.
+    Violated(Property, String),
 }

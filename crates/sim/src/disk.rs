@@ -123,10 +123,10 @@ impl Disk {
         self.blocks.iter().map(|(hash, (sequence, bytes))| (hash, *sequence, bytes))
     }
 
-    /// The blocks that are known to be decided, from the first on, without gaps.
-    pub fn committed_blocks(&self) -> impl Iterator<Item = &Bytes> {
-        let known = (1..).map_while(|place| self.commits.get(&SequenceNumber(place)));
-        known.map_while(|(hash, _)| self.blocks.get(hash)).map(|(_, bytes)| bytes)
+    /// Place, hash and bytes of the blocks that are known to be decided, from the first on, without gaps.
+    pub fn committed_places(&self) -> impl Iterator<Item = (SequenceNumber, Digest, &Bytes)> {
+        let known = (1..).map_while(|place| self.commits.get_key_value(&SequenceNumber(place)));
+        known.map_while(|(sequence, (hash, _))| self.blocks.get(hash).map(|(_, bytes)| (*sequence, *hash, bytes)))
     }
 
     /// Commits that were written: hash and proof by place.

@@ -17,18 +17,25 @@
 //! It never touches the real host, a socket, a file or a thread.
 
 mod algorithm;
+mod aphousia;
 mod check;
 mod clock;
+mod cluster;
 mod core;
+pub mod customer;
 mod disk;
 mod identity;
 mod liar;
 pub mod linear;
 mod network;
+mod node;
 pub mod numbers;
+#[cfg(test)]
+mod numbers_tests;
 mod plan;
 mod random;
 mod report;
+mod run;
 pub mod store;
 mod trace;
 mod world;
@@ -39,12 +46,15 @@ pub use self::core::{
 pub use algorithm::Algorithm;
 pub use check::{Checker, Property, Violation};
 pub use clock::Clock;
+pub use cluster::{ClientId, Cluster};
 pub use disk::{Disk, Entry, Promise, Writer};
 pub use identity::{CLIENTS_MAX, Identities};
 pub use liar::{Liar, RegisterCall, Said};
 pub use network::{NODES_MAX, Network, Node};
-pub use plan::{ED25519_EVERY, Fault, LiarPlan, NetworkPlan, Plan, SECOND, Schedule};
+pub use node::{ReplicaFactory, digest_of_operation};
+pub use plan::{ED25519_EVERY, Fault, LiarPlan, NetworkPlan, Plan, Planted, SECOND, Schedule};
 pub use random::Random;
 pub use report::{Counts, FaultCounts, Outcome, Report};
+pub use run::{Scope, run_plan, run_seed};
 pub use trace::Trace;
 pub use world::{LIVENESS_LIMIT, Parts, World};

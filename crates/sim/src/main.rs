@@ -1,2 +1,185 @@
-//! Being written.
-fn main() {}
+//! The simulator's command line: many seeds, one seed as a trace, or a search for planted bugs.
+//!
+//! It prints one JSON value (or a few lines for people) on standard output; what is wrong with a seed, and the command
+//! that runs it again, on standard error. It ends with 1 when something was wrong.
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use std::process::ExitCode;
+use std::time::Instant;
+use unisono_consensus::aphousia::Aphousia;
+use unisono_sim::{Algorithm, Outcome, Plan, Planted, Property, Report, Scope, run_plan, run_seed};
+
+/// Runs whole clusters by seed.
+#[derive(Parser, Debug)]
+#[command(name = "unisono-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// How many seeds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first one.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Only this one.
+    #[arg(long, conflicts_with_all = ["seeds", "start"])]
+    seed: Option<u64>,
+    /// Print one line per event.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Which agreement algorithm; `all` for each in turn.
+    #[arg(long, default_value = "aphousia")]
+    algorithm: String,
+    /// Agreement alone, on a log of numbers.
+    #[arg(long)]
+    numbers: bool,
+    /// Run every seed twice and compare.
+    #[arg(long)]
+    replay: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Switches planted bugs on and looks for them with the ordinary checkers.
+    Planted {
+        /// How many seeds to try for each.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What became of one planted bug.
+#[derive(Serialize, Debug)]
+struct Search {
+    name: &'static str,
+    found: bool,
+    seed: Option<u64>,
+    property: Option<Property>,
+}
+
+type Run = fn(u64, Scope, bool) -> Outcome;
+
+/// The algorithms that can be run, by name.
+const ALGORITHMS: [(&str, Run); 1] = [(<Aphousia as Algorithm>::NAME, run_seed::<Aphousia>)];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let chatty = arguments.trace;
+    std::panic::set_hook(Box::new(move |panic| {
+        // Panics of handlers and broken promises are caught and reported with their seed.
+        if chatty {
+            eprintln!("{panic}");
+        }
+    }));
+    let clean = match arguments.command {
+        Some(Command::Planted { seeds, json }) => search_planted(seeds, json),
+        None => match chosen(&arguments.algorithm) {
+            Ok(runs) => run_seeds(&arguments, &runs),
+            Err(text) => {
+                eprintln!("{text}");
+                false
+            }
+        },
+    };
+    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn chosen(name: &str) -> Result<Vec<(&'static str, Run)>, String> {
+    let runs: Vec<_> = ALGORITHMS.into_iter().filter(|(known, _)| name == "all" || name == *known).collect();
+    if runs.is_empty() {
+        let known: Vec<&str> = ALGORITHMS.iter().map(|(known, _)| *known).collect();
+        return Err(format!("there is no algorithm {name}: choose one of {}, or all", known.join(", ")));
+    }
+    Ok(runs)
+}
+
+fn run_seeds(arguments: &Arguments, runs: &[(&'static str, Run)]) -> bool {
+    let scope = if arguments.numbers { Scope::Numbers } else { Scope::Whole };
+    let seeds = match arguments.seed {
+        Some(seed) => seed..seed + 1,
+        None => arguments.start..arguments.start + arguments.seeds,
+    };
+    let mut report = Report::default();
+    let mut seconds = 0.0;
+    for (name, run) in runs {
+        for seed in seeds.clone() {
+            let begun = Instant::now();
+            let outcome = run(seed, scope, arguments.trace);
+            seconds += begun.elapsed().as_secs_f64();
+            report.add(&outcome);
+            if let Some(violation) = &outcome.violation {
+                eprintln!("seed {seed}: {:?}: {}", violation.property, violation.text);
+                eprintln!("  {}", replay_command(name, seed, arguments.numbers));
+            }
+            if arguments.replay {
+                let again = run(seed, scope, false);
+                if again.trace_hash != outcome.trace_hash || again.violation != outcome.violation {
+                    report.mismatch(seed);
+                    eprintln!("seed {seed}: its second run went another way");
+                    eprintln!("  {}", replay_command(name, seed, arguments.numbers));
+                }
+            }
+        }
+    }
+    report.events_per_s = if seconds > 0.0 { (report.events as f64 / seconds) as u64 } else { 0 };
+    print_report(&report, arguments.json);
+    report.violations == 0 && report.replay_mismatches == 0
+}
+
+/// The one command that runs a failing seed again.
+fn replay_command(algorithm: &str, seed: u64, numbers: bool) -> String {
+    let numbers = if numbers { " --numbers" } else { "" };
+    format!("cargo run --release -p unisono-sim -- --seed {seed} --algorithm {algorithm}{numbers} --trace")
+}
+
+fn print_report(report: &Report, json: bool) {
+    if json {
+        println!("{}", serde_json::to_string(report).expect("numbers and lists of numbers"));
+        return;
+    }
+    println!(
+        "{} runs, {} violations, {} replay mismatches; {} events ({} per second), {} decisions, {} view changes, \
+         {} client operations, {} histories checked",
+        report.runs,
+        report.violations,
+        report.replay_mismatches,
+        report.events,
+        report.events_per_s,
+        report.decisions,
+        report.view_changes,
+        report.client_operations,
+        report.histories_checked
+    );
+}
+
+fn search_planted(seeds: u64, json: bool) -> bool {
+    let searches: Vec<Search> = Planted::ALL.into_iter().map(|bug| search(bug, seeds)).collect();
+    if json {
+        println!("{}", serde_json::to_string(&searches).expect("names and numbers"));
+    } else {
+        for Search { name, seed, property, .. } in &searches {
+            match (seed, property) {
+                (Some(seed), Some(property)) => println!("{name}: found at seed {seed} by {property:?}"),
+                _ => println!("{name}: not found in {seeds} seeds"),
+            }
+        }
+    }
+    searches.iter().all(|search| search.found)
+}
+
+fn search(bug: Planted, seeds: u64) -> Search {
+    let outcome = (0..seeds).find_map(|seed| {
+        let plan = Plan { planted: Some(bug), ..Plan::of_seed(seed) };
+        let outcome = run_plan::<Aphousia>(&plan, Scope::Whole, false);
+        outcome.violation.map(|violation| (seed, violation.property))
+    });
+    let (seed, property) = outcome.unzip();
+    Search { name: bug.name(), found: seed.is_some(), seed, property }
+}

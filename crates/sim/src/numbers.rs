@@ -8,7 +8,7 @@
 //! frames in them, and whether everything submitted is ordered in the end.
 
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Observation, Progress};
-use crate::{Algorithm, Disk, Identities, Random};
+use crate::{Algorithm, Disk, Identities, Planted, Random};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use unisono_consensus::{Decision, Input as ConsensusInput, Output as ConsensusOutput, Record};
@@ -23,14 +23,15 @@ const FRAME_BYTES_MAX: usize = 1 << 16;
 /// Makes replicas that order numbers.
 pub struct NumbersFactory<A> {
     identities: Identities,
+    planted: Option<Planted>,
     algorithm: PhantomData<A>,
 }
 
 impl<A: Algorithm> NumbersFactory<A> {
     /// For this cluster.
     #[must_use]
-    pub const fn new(identities: Identities) -> Self {
-        Self { identities, algorithm: PhantomData }
+    pub const fn new(identities: Identities, planted: Option<Planted>) -> Self {
+        Self { identities, planted, algorithm: PhantomData }
     }
 }
 
@@ -38,7 +39,7 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
     fn create(&self, replica: ReplicaId, disk: &Disk) -> Box<dyn Core> {
         let context = &self.identities.context;
         let signer = self.identities.hosts[usize::from(replica.0)].clone();
-        let consensus = A::create(replica, signer, context.membership.clone(), disk);
+        let consensus = A::create(replica, signer, context.membership.clone(), disk, self.planted);
         let decided = A::decided(disk, context);
         Box::new(Numbers { consensus, context: context.clone(), decided, ordered: BTreeMap::new(), last: SequenceNumber(0), outbox: Vec::new() })
     }
@@ -101,7 +102,7 @@ impl<A: Algorithm> Core for Numbers<A> {
     }
 
     fn progress(&self) -> Progress {
-        Progress { committed: self.last, executed: self.last, view: self.consensus.status().view }
+        Progress { committed: self.last, executed: self.last, view: self.consensus.status().view.view() }
     }
 }
 
@@ -265,7 +266,7 @@ impl Actor for Submitter {
     fn handle(&mut self, now: Moment, input: ActorInput, effects: &mut Vec<ActorEffect>) {
         match input {
             ActorInput::Reply { from, bytes } => return self.accept(from, &bytes, effects),
-            ActorInput::Link { .. } => return,
+            ActorInput::Link { .. } | ActorInput::Wake => return,
             ActorInput::Crash => self.waiting.clear(),
             ActorInput::Finish => self.finishing = true,
             ActorInput::Start | ActorInput::Timeout => {

@@ -26,6 +26,8 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Steps of one leader; 0: until it fails.
     pub rotation: u64,
+    /// A Mark takes effect so many decisions, or so many microseconds, behind the one before.
+    pub marks: (u64, u64),
     /// The links.
     pub network: NetworkPlan,
     /// Delay of one sync, from and to.
@@ -48,6 +50,34 @@ pub struct Plan {
     pub think: u64,
     /// Largest delay before a runnable task of an executor takes its next step.
     pub step_delay: u64,
+    /// A bug that is switched on to see whether it is found.
+    pub planted: Option<Planted>,
+}
+
+/// Bugs that can be switched on: one that the checkers do not find shows a hole in them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Planted {
+    /// Every quorum is one short.
+    QuorumOffByOne,
+    /// A view change leaves the greatest vote out.
+    ViewChangeForgetsGreatestVote,
+    /// Locks are granted in the order in which threads happen to ask.
+    LockGrantedInArrivalOrder,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::QuorumOffByOne, Self::ViewChangeForgetsGreatestVote, Self::LockGrantedInArrivalOrder];
+
+    /// Its name in the output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QuorumOffByOne => "quorum-off-by-one",
+            Self::ViewChangeForgetsGreatestVote => "view-change-forgets-greatest-vote",
+            Self::LockGrantedInArrivalOrder => "lock-granted-in-arrival-order",
+        }
+    }
 }
 
 /// Which scheduler executes requests.
@@ -197,6 +227,7 @@ impl Plan {
             ed25519: false,
             schedule: Schedule::Uds(parameters(4, 4, Order::RoundRobin, 16)),
             rotation: 0,
+            marks: (4_096, 5 * SECOND),
             network: NetworkPlan::calm(),
             disk: (50, 150),
             clocks: (0, 0),
@@ -208,6 +239,7 @@ impl Plan {
             busy_clients: 0,
             think: 0,
             step_delay: 20,
+            planted: None,
         }
     }
 
@@ -221,6 +253,7 @@ impl Plan {
         plan.ed25519 = seed.is_multiple_of(ED25519_EVERY);
         plan.schedule = schedule(r);
         plan.rotation = r.pick(&[0, 0, 1, 2, 7, 100]);
+        plan.marks = r.pick(&[(4_096, 5 * SECOND), (5, SECOND / 2), (40, SECOND), (200, 2 * SECOND)]);
         plan.network = network(r);
         plan.disk = r.pick(&[(20, 80), (100, 400), (500, 3_000), (1_000, 20_000)]);
         plan.clocks = r.pick(&[(0, 0), (5_000, 100), (200_000, 500), (2 * SECOND, 900)]);

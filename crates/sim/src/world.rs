@@ -186,6 +186,11 @@ impl World {
         client
     }
 
+    /// Tells a client that somebody put something down for it.
+    pub fn wake(&mut self, client: usize) {
+        self.client_input(client, ActorInput::Wake);
+    }
+
     /// Virtual time.
     #[must_use]
     pub const fn now(&self) -> u64 {
@@ -204,7 +209,7 @@ impl World {
         let mut counts = self.counts.clone();
         counts.events = self.order;
         counts.decisions = self.checker.decisions();
-        counts.view_changes = self.correct().map(|replica| self.progress(replica).view.view().0).max().map_or(0, u64::from);
+        counts.view_changes = self.correct().map(|replica| self.progress(replica).view.0).max().map_or(0, u64::from);
         counts.faults.loss = self.network.lost;
         counts.faults.duplication = self.network.doubled;
         counts
@@ -829,9 +834,7 @@ impl World {
                 self.trace.line(self.now, || format!("client {client}: {session:?} {number:?} is answered {outcome:?}"));
                 self.checker.completed(session, number, outcome);
             }
-            ActorEffect::Failed(reason) => {
-                self.checker.report(Property::Liveness, format!("client {client} was refused: {reason}"));
-            }
+            ActorEffect::Violated(property, text) => self.checker.report(property, text),
         }
     }
 

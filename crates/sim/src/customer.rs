@@ -1,0 +1,306 @@
+//! Clients of the simulated store: the client core that ships, and somebody behind it who wants things.
+//!
+//! ```text
+//!   Customer ── Invoke ──> Client ── frames ──> replicas
+//!      |   <── Completed ──   <───── replies ──
+//!      └──> History: when each operation was called, when it returned, and with what
+//! ```
+//! A linear customer has one operation under way at a time: its history is checked for linearizability. A busy one has
+//! many: each must run once, whatever is lost, doubled, sent again or answered late.
+
+use crate::core::{Actor, ActorEffect, ActorInput, Moment};
+use crate::linear::{self, Verdict};
+use crate::node::{REPLY_BYTES_MAX, digest_of_operation};
+use crate::store::{StoreAnswer, StoreModel, StoreOperation};
+use crate::{Identities, Property, Random, Violation};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use unisono_client::{Client, Input as ClientInput, InvokeError, Output as ClientOutput, Settings};
+use unisono_types::{Fault, Outcome, Reply, ReplyBody, RequestNumber, SessionId, borsh, decode, encode};
+
+/// One operation and, once it is known, its answer.
+pub type Recorded = linear::Operation<StoreOperation, StoreAnswer>;
+
+/// What all linear customers of one run saw.
+#[derive(Clone, Default, Debug)]
+pub struct History {
+    operations: Vec<Recorded>,
+}
+
+impl History {
+    /// Checks every part. How many parts, how many of them could not be decided, and the first violation.
+    #[must_use]
+    pub fn check(&self) -> (u64, u64, Option<Violation>) {
+        let mut parts: BTreeMap<(u8, u32), Vec<Recorded>> = BTreeMap::new();
+        for operation in &self.operations {
+            let moves = matches!(operation.input, StoreOperation::Move(..) | StoreOperation::MoveCarelessly(..));
+            let refused = matches!(operation.returned, Some((_, StoreAnswer::Refused)));
+            if let Some(part) = operation.input.part()
+                && !(moves && refused)
+            {
+                parts.entry(part).or_default().push(operation.clone());
+            }
+        }
+        let (mut checked, mut undecided) = (0, 0);
+        for history in parts.values() {
+            match linear::check::<StoreModel>(history) {
+                Verdict::Linearizable => checked += 1,
+                Verdict::Undecided => undecided += 1,
+                Verdict::Violated(text) => {
+                    return (checked, undecided, Some(Violation { property: Property::Linearizability, text }));
+                }
+            }
+        }
+        (checked, undecided, None)
+    }
+}
+
+/// How a customer behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// One operation at a time.
+    Linear,
+    /// Many at a time.
+    Busy,
+}
+
+/// Requests that a busy customer has under way at once.
+const BUSY_MAX: usize = 12;
+
+/// A client's process.
+pub struct Customer {
+    identities: Identities,
+    number: usize,
+    manner: Manner,
+    think: u64,
+    random: Random,
+    history: Rc<RefCell<History>>,
+    client: Client,
+    outbox: Vec<ClientOutput>,
+    session: Option<SessionId>,
+    /// By number: what was asked, and its place in the history if it has one.
+    waiting: BTreeMap<RequestNumber, (StoreOperation, Option<usize>)>,
+    /// Values written so far: each is written once.
+    written: u64,
+    next_at: u64,
+    client_at: u64,
+    /// Reads for the end of the history.
+    last_words: Vec<StoreOperation>,
+    finishing: bool,
+}
+
+impl Customer {
+    /// Client `number`, which pauses up to `think` between operations.
+    #[must_use]
+    pub fn new(
+        identities: Identities,
+        number: usize,
+        manner: Manner,
+        think: u64,
+        mut random: Random,
+        history: Rc<RefCell<History>>,
+    ) -> Self {
+        let client = connect(&identities, number, &mut random);
+        Self {
+            identities,
+            number,
+            manner,
+            think,
+            random,
+            history,
+            client,
+            outbox: Vec::new(),
+            session: None,
+            waiting: BTreeMap::new(),
+            written: 0,
+            next_at: 0,
+            client_at: u64::MAX,
+            last_words: Vec::new(),
+            finishing: false,
+        }
+    }
+
+    fn pass(&mut self, now: Moment, input: ClientInput, effects: &mut Vec<ActorEffect>) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        self.client.handle(now.time, input, &mut outbox);
+        for output in outbox.drain(..) {
+            match output {
+                ClientOutput::Send { to, message } => {
+                    effects.push(ActorEffect::Send { to, bytes: encode(&message).into() });
+                }
+                ClientOutput::Completed { number, outcome } => self.completed(now, number, outcome, effects),
+                ClientOutput::SetTimer { at } => self.client_at = at,
+                ClientOutput::Closed => {}
+                ClientOutput::Opened(session) => {
+                    self.session = Some(session);
+                    self.next_at = now.time.monotonic;
+                }
+                ClientOutput::Failed(reason) => {
+                    effects.push(ActorEffect::Violated(Property::Liveness, format!("client {} was refused: {reason}", self.number)));
+                }
+            }
+        }
+        self.outbox = outbox;
+    }
+
+    fn completed(
+        &mut self,
+        now: Moment,
+        number: RequestNumber,
+        outcome: Result<Outcome, InvokeError>,
+        effects: &mut Vec<ActorEffect>,
+    ) {
+        let Some(session) = self.session else { return };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // Nobody closes sessions here, none idles for an hour, and nobody asks for too much.
+                let text = format!("client {}: {session:?} {number:?}: {error}", self.number);
+                return effects.push(ActorEffect::Violated(Property::TrueReplies, text));
+            }
+        };
+        let Some((operation, place)) = self.waiting.remove(&number) else {
+            let text = format!("client {}: {session:?} {number:?} was answered twice", self.number);
+            return effects.push(ActorEffect::Violated(Property::ExactlyOnce, text));
+        };
+        effects.push(ActorEffect::Completed { session, number, outcome: ReplyBody::digest_of(&outcome) });
+        let answer = outcome.map(|bytes| borsh::from_slice::<StoreAnswer>(&bytes));
+        match (&operation, answer) {
+            (StoreOperation::Tally(_), Ok(Ok(StoreAnswer::Number(1)))) => {}
+            (StoreOperation::Tally(_), answer) => {
+                let text = format!("client {}: {session:?} {number:?} ran {answer:?} times", self.number);
+                effects.push(ActorEffect::Violated(Property::ExactlyOnce, text));
+            }
+            (StoreOperation::Panic, Err(Fault::Panicked { .. })) => {}
+            (_, Ok(Ok(answer))) => {
+                if let Some(place) = place {
+                    self.history.borrow_mut().operations[place].returned = Some((now.order, answer));
+                }
+            }
+            (operation, answer) => {
+                let text = format!("client {}: {operation:?} came to {answer:?}", self.number);
+                effects.push(ActorEffect::Violated(Property::TrueReplies, text));
+            }
+        }
+        self.next_at = now.time.monotonic + self.random.below(self.think + 1);
+    }
+
+    fn invoke(&mut self, now: Moment, operation: StoreOperation, effects: &mut Vec<ActorEffect>) {
+        let Some(session) = self.session else { return };
+        let number = self.client.next_number();
+        let bytes = encode(&operation);
+        effects.push(ActorEffect::Invoked { session, number, operation: digest_of_operation(&bytes) });
+        let place = (self.manner == Manner::Linear).then(|| {
+            let operations = &mut self.history.borrow_mut().operations;
+            let (client, called, input) = (self.number, now.order, operation.clone());
+            operations.push(Recorded { client, called, input, returned: None });
+            operations.len() - 1
+        });
+        self.waiting.insert(number, (operation, place));
+        self.pass(now, ClientInput::Invoke { operation: bytes.into() }, effects);
+    }
+
+    fn want(&mut self) -> Option<StoreOperation> {
+        if self.finishing {
+            return self.last_words.pop();
+        }
+        match self.manner {
+            Manner::Linear => {
+                self.written += 1;
+                let unique = (self.number as u64 + 1) << 32 | self.written;
+                Some(StoreOperation::draw(&mut self.random, unique))
+            }
+            Manner::Busy => Some(StoreOperation::draw_busy(&mut self.random)),
+        }
+    }
+
+    fn act(&mut self, now: Moment, effects: &mut Vec<ActorEffect>) {
+        let (room, burst) = match self.manner {
+            Manner::Linear => (1, 1),
+            Manner::Busy => (BUSY_MAX, self.random.between(1, 5)),
+        };
+        let mut invoked = false;
+        for _ in 0..burst {
+            if self.session.is_none() || self.waiting.len() >= room {
+                break;
+            }
+            let Some(operation) = self.want() else { break };
+            self.invoke(now, operation, effects);
+            invoked = true;
+        }
+        if invoked {
+            self.pass(now, ClientInput::Flush, effects);
+        }
+        self.next_at = match self.manner {
+            Manner::Linear => u64::MAX,
+            Manner::Busy => now.time.monotonic + self.random.between(1_000, self.think + 1_000),
+        };
+        if self.manner == Manner::Linear && self.waiting.is_empty() && !self.finishing {
+            self.next_at = now.time.monotonic + 1_000;
+        }
+    }
+}
+
+/// A client core with a session of its own to open.
+fn connect(identities: &Identities, number: usize, random: &mut Random) -> Client {
+    let signer = identities.clients[number].clone();
+    let settings = Settings { membership: identities.membership().clone(), signer, jitter: random.next_u64() };
+    Client::new(settings, random.next_u64())
+}
+
+impl Actor for Customer {
+    fn handle(&mut self, now: Moment, input: ActorInput, effects: &mut Vec<ActorEffect>) {
+        match input {
+            ActorInput::Start => self.pass(now, ClientInput::Start, effects),
+            ActorInput::Reply { from, bytes } => {
+                if let Ok(reply) = decode::<Reply>(&bytes, REPLY_BYTES_MAX) {
+                    self.pass(now, ClientInput::Reply { from, reply }, effects);
+                }
+            }
+            ActorInput::Timeout => {
+                if self.client_at <= now.time.monotonic {
+                    self.client_at = u64::MAX;
+                    self.pass(now, ClientInput::Timeout, effects);
+                }
+            }
+            ActorInput::Link { replica, up } => self.pass(now, ClientInput::Link { replica, up }, effects),
+            ActorInput::Wake => {}
+            ActorInput::Crash => {
+                self.client = connect(&self.identities, self.number, &mut self.random);
+                self.session = None;
+                self.waiting.clear();
+                self.client_at = u64::MAX;
+                self.pass(now, ClientInput::Start, effects);
+            }
+            ActorInput::Finish => {
+                self.finishing = true;
+                if self.number == 0 && self.manner == Manner::Linear {
+                    self.last_words = StoreOperation::reads();
+                }
+            }
+        }
+        if self.session.is_some() && (self.next_at <= now.time.monotonic || self.finishing) {
+            self.act(now, effects);
+        }
+        let at = self.client_at.min(if self.session.is_some() { self.next_at } else { u64::MAX });
+        if at != u64::MAX {
+            effects.push(ActorEffect::SetTimer { at });
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.session.is_some() && self.waiting.is_empty() && self.last_words.is_empty()
+    }
+
+    fn waits_for(&self) -> String {
+        match self.session {
+            None => "a session".into(),
+            Some(session) => {
+                let waiting: Vec<String> =
+                    self.waiting.iter().map(|(number, (operation, _))| format!("{number:?} {operation:?}")).collect();
+                format!("{session:?}: {}", waiting.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The checkers against algorithms that are known to be right or wrong: a checker that cannot fail is worth nothing.
+
+use crate::{Abuse, Algorithm, Disk, Identities, Plan, Planted, Property, Random, Scope, run_plan};
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
+use unisono_types::{
+    Bytes, Digest, Frame, Membership, Rejected, ReplicaId, SequenceNumber, Signer, Time, Timestamp, Verify, VerifyContext,
+    decode, encode,
+};
+
+/// How a toy orders, and what is wrong with it.
+trait Habit: 'static {
+    /// Decides in the order in which frames come in, not in the leader's.
+    const ARRIVAL_ORDER: bool = false;
+    /// Tells clients before anything is on disk.
+    const FORGETS: bool = false;
+    /// Decides every tenth frame twice.
+    const INVENTS: bool = false;
+    /// Panics at the tenth decision.
+    const PANICS: bool = false;
+}
+
+struct Right;
+impl Habit for Right {}
+struct ArrivalOrder;
+impl Habit for ArrivalOrder {
+    const ARRIVAL_ORDER: bool = true;
+}
+struct Forgets;
+impl Habit for Forgets {
+    const FORGETS: bool = true;
+}
+struct Invents;
+impl Habit for Invents {
+    const INVENTS: bool = true;
+}
+struct Panics;
+impl Habit for Panics {
+    const PANICS: bool = true;
+}
+
+/// Replica 0 orders, for ever; everybody repeats everything now and then. Right as long as nobody lies and replica 0
+/// comes back.
+struct Toy<H> {
+    id: ReplicaId,
+    membership: Membership,
+    log: Vec<(Digest, Bytes)>,
+    durable: usize,
+    decided: usize,
+    known: BTreeSet<Digest>,
+    pending: BTreeMap<Digest, Frame>,
+    habit: PhantomData<H>,
+}
+
+#[derive(Clone, Debug)]
+enum Say {
+    Frame(Frame),
+    Ordered(u64, Frame),
+    WhatIs(u64),
+}
+
+impl Verify for Say {
+    fn verify(&self, context: &VerifyContext) -> Result<(), Rejected> {
+        match self {
+            Self::Frame(frame) | Self::Ordered(_, frame) => frame.verify(context),
+            Self::WhatIs(_) => Ok(()),
+        }
+    }
+}
+
+impl unisono_types::Message for Say {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (place, wire): (u64, &[u8]) = match self {
+            Self::Frame(frame) => (u64::MAX, frame.wire()),
+            Self::Ordered(place, frame) => (*place, frame.wire()),
+            Self::WhatIs(place) => (*place, &[]),
+        };
+        out.extend_from_slice(&encode(&place));
+        out.extend_from_slice(wire);
+    }
+
+    fn parse(bytes: Bytes, context: &VerifyContext) -> Result<Self, Rejected> {
+        let place: u64 = decode(bytes.get(..8).ok_or(Rejected::Malformed)?, 8).map_err(|_| Rejected::Malformed)?;
+        if bytes.len() == 8 {
+            return Ok(Self::WhatIs(place));
+        }
+        let frame = Frame::parse(context.cluster, bytes.slice(8..), 1 << 16)?;
+        Ok(if place == u64::MAX { Self::Frame(frame) } else { Self::Ordered(place, frame) })
+    }
+}
+
+const REPEAT: TimerId = TimerId(0);
+
+impl<H: Habit> Consensus for Toy<H> {
+    type Message = Say;
+
+    fn handle(&mut self, now: Time, input: Input<Say>, outbox: &mut Vec<Output<Say>>) {
+        match input {
+            Input::Submit(frame) => self.learn(frame.into_inner(), outbox),
+            Input::Message { from, message } => match message.into_inner() {
+                Say::Frame(frame) => self.learn(frame, outbox),
+                Say::Ordered(place, frame) if place == self.log.len() as u64 && !H::ARRIVAL_ORDER => {
+                    self.append(&frame, outbox);
+                }
+                Say::WhatIs(place) if self.id.0 == 0 && place < self.durable as u64 => {
+                    let bytes = self.log[place as usize].1.clone();
+                    let frame = Frame::parse(self.membership.configuration().cluster, bytes, 1 << 16).unwrap();
+                    outbox.push(Output::Send { to: from, message: Say::Ordered(place, frame) });
+                }
+                _ => {}
+            },
+            Input::Persisted(PersistId(count)) => {
+                self.durable = self.durable.max(count as usize);
+                self.decide(self.durable, outbox);
+            }
+            Input::Start | Input::Timeout(_) => {
+                self.decide(self.durable, outbox);
+                outbox.push(Output::Broadcast(Say::WhatIs(self.log.len() as u64)));
+                outbox.extend(self.pending.values().take(20).map(|frame| Output::Broadcast(Say::Frame(frame.clone()))));
+                outbox.push(Output::SetTimer { timer: REPEAT, at: Some(now.monotonic + 10_000) });
+            }
+            _ => {}
+        }
+    }
+
+    fn provide(_: Vec<Bytes>, _: Bytes) -> Say {
+        Say::WhatIs(0)
+    }
+
+    fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected> {
+        let place: u64 = decode(&bytes[..8], 8).map_err(|_| Rejected::Malformed)?;
+        let frame = Frame::parse(context.cluster, bytes.slice(8..), 1 << 16)?;
+        Ok(decision(place as usize, frame.id(), vec![frame]))
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            view: unisono_types::RegisterView(0),
+            leader: ReplicaId(0),
+            committed: SequenceNumber(self.decided as u64),
+            pending: self.pending.len(),
+        }
+    }
+}
+
+fn decision(place: usize, hash: Digest, frames: Vec<Frame>) -> Decision {
+    Decision { sequence: SequenceNumber(place as u64 + 1), hash, timestamp: Timestamp(place as u64), frames }
+}
+
+impl<H: Habit> Toy<H> {
+    fn learn(&mut self, frame: Frame, outbox: &mut Vec<Output<Say>>) {
+        if self.known.contains(&frame.id()) {
+            return;
+        }
+        if self.id.0 == 0 || H::ARRIVAL_ORDER {
+            self.append(&frame, outbox);
+        }
+        if self.pending.insert(frame.id(), frame.clone()).is_none() {
+            outbox.push(Output::Broadcast(Say::Frame(frame)));
+        }
+    }
+
+    fn append(&mut self, frame: &Frame, outbox: &mut Vec<Output<Say>>) {
+        self.known.insert(frame.id());
+        self.pending.remove(&frame.id());
+        let (sequence, hash) = (SequenceNumber(self.log.len() as u64 + 1), frame.id());
+        let mut bytes = encode(&(self.log.len() as u64));
+        bytes.extend_from_slice(frame.wire());
+        self.log.push((hash, frame.wire().clone()));
+        if H::FORGETS {
+            return self.decide(self.log.len(), outbox);
+        }
+        let id = PersistId(self.log.len() as u64);
+        outbox.push(Output::Persist { id, record: Record::Block { sequence, hash, bytes: bytes.into() } });
+    }
+
+    fn decide(&mut self, until: usize, outbox: &mut Vec<Output<Say>>) {
+        for place in self.decided..until {
+            let (hash, wire) = self.log[place].clone();
+            assert!(!(H::PANICS && place == 10), "the toy breaks its promise");
+            let frame = Frame::parse(self.membership.configuration().cluster, wire, 1 << 16).unwrap();
+            let mut frames = vec![frame];
+            if H::INVENTS && place % 10 == 9 {
+                let mallory = Signer::keyed(1, 1);
+                let body = unisono_types::FrameBody::Requests {
+                    session: unisono_types::SessionId(1),
+                    lowest_unacknowledged: unisono_types::RequestNumber(0),
+                    requests: vec![(unisono_types::RequestNumber(1 << 40), Bytes::new())],
+                };
+                frames.push(Frame::sign(self.membership.configuration().cluster, &mallory, body));
+            }
+            let sequence = SequenceNumber(place as u64 + 1);
+            let record = Record::Commit { sequence, hash, proof: Bytes::new() };
+            outbox.push(Output::Persist { id: PersistId(0), record });
+            outbox.push(Output::Decide(decision(place, hash, frames)));
+        }
+        self.decided = self.decided.max(until);
+    }
+}
+
+impl<H: Habit> Algorithm for Toy<H> {
+    const NAME: &'static str = "toy";
+
+    fn create(replica: ReplicaId, _: Signer, membership: Membership, disk: &Disk, _: Option<Planted>) -> Self {
+        let mut log: Vec<_> = disk.blocks().map(|(hash, sequence, bytes)| (sequence, *hash, bytes.slice(8..))).collect();
+        log.sort();
+        let log: Vec<(Digest, Bytes)> = log.into_iter().map(|(_, hash, bytes)| (hash, bytes)).collect();
+        let known = log.iter().map(|(hash, _)| *hash).collect();
+        let (durable, decided) = (log.len(), disk.committed_places().count());
+        Self { id: replica, membership, durable, decided, log, known, pending: BTreeMap::new(), habit: PhantomData }
+    }
+
+    fn forge(_: &Identities, _: ReplicaId, _: &Bytes, _: &mut Random) -> Vec<Bytes> {
+        Vec::new()
+    }
+
+    fn show(_: &Identities, _: ReplicaId, _: &Abuse, _: &mut Random) -> Vec<Bytes> {
+        Vec::new()
+    }
+}
+
+/// What is found in this many seeds without liars.
+fn found<H: Habit>(seeds: u64) -> BTreeSet<Property> {
+    let outcomes = (1..=seeds).map(|seed| {
+        let plan = Plan { liars: Vec::new(), ed25519: false, ..Plan::of_seed(seed) };
+        run_plan::<Toy<H>>(&plan, Scope::Numbers, false)
+    });
+    outcomes
+        .filter_map(|outcome| {
+            if let Some(violation) = &outcome.violation {
+                println!("seed {}: {violation:?}", outcome.seed);
+            }
+            outcome.violation.map(|violation| violation.property)
+        })
+        .collect()
+}
+
+#[test]
+fn an_algorithm_that_is_right_shows_nothing() {
+    assert_eq!(found::<Right>(12), BTreeSet::new());
+}
+
+#[test]
+fn each_way_of_being_wrong_is_found_by_the_checker_for_it() {
+    assert!(found::<ArrivalOrder>(2).contains(&Property::EqualLogs));
+    assert!(found::<Forgets>(12).iter().any(|property| [Property::TrueReplies, Property::EqualLogs].contains(property)));
+    assert!(found::<Invents>(2).contains(&Property::Validity));
+    assert!(found::<Panics>(2).contains(&Property::NoPanic));
+}
+
+#[test]
+fn a_leader_that_never_comes_back_is_a_lack_of_liveness() {
+    let mut plan = Plan { liars: Vec::new(), faults: Vec::new(), ..Plan::of_seed(1) };
+    plan.liars.push(crate::LiarPlan { replica: 0, silent: 1_000, ..crate::LiarPlan::default() });
+    let outcome = run_plan::<Toy<Right>>(&plan, Scope::Numbers, false);
+    assert_eq!(outcome.violation.map(|violation| violation.property), Some(Property::Liveness));
+}
+
+#[test]
+fn a_seed_runs_the_same_twice_and_unlike_another_seed() {
+    let hash = |seed| run_plan::<Toy<Right>>(&Plan { ed25519: false, ..Plan::of_seed(seed) }, Scope::Numbers, false).trace_hash;
+    assert_eq!(hash(5), hash(5));
+    assert_ne!(hash(5), hash(6));
+}
