@@ -15,8 +15,12 @@
 //! * An algorithm owns its leader change; nobody outside asks which fault model it has.
 //! * Only verified messages come in ([`unisono_types::Verified`]); a verified message may still be a lie.
 //! * Frames that are decided twice, or of strangers, are the business of who executes.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "conformance")), no_std)]
 extern crate alloc;
+
+pub mod aphousia;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 
 use alloc::vec::Vec;
 use unisono_types::{

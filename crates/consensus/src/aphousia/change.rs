@@ -1,0 +1,280 @@
+//! Leaving a view: patience, wishes, view changes. A wish is a plain signature; only the register makes leaving count.
+//!
+//! The timer runs iff an entry that this replica knows is undecided, or its view has decided nothing yet. It starts
+//! anew only when the OLDEST of these entries is decided: what trickles past it does not excuse a leader.
+
+use super::message::{EnteredView, Message};
+use super::{Aphousia, BACKOFF_MAX, TIMEOUT_MICROS_MIN, timers};
+use crate::Output;
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+use unisono_types::{RegisterView, ReplicaId, Signed, Time, Timestamp, View, ViewChange, Wish};
+
+/// What replicas said about leaving. One wish and one view change each: the newest. Bounded by the membership.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Changes {
+    wishes: BTreeMap<ReplicaId, Signed<Wish>>,
+    changes: BTreeMap<ReplicaId, ViewChange>,
+    /// Peers whose link is down.
+    down: BTreeSet<ReplicaId>,
+    /// How often the time-out is doubled: once per view entered without a decision, once less per decision.
+    backoff: u32,
+    pub(super) views_without_decision: u32,
+    /// Repetitions since the last progress.
+    retries: u32,
+    /// Agreed time against my clock, as of some decision: (monotonic, timestamp).
+    pace: Option<(u64, Timestamp)>,
+}
+
+/// The wait for the oldest entry.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Patience {
+    since: u64,
+    /// Arrival of the entry that is waited for; `None` while only the view is unfinished.
+    subject: Option<u64>,
+    forwarded: bool,
+    lost: bool,
+}
+
+impl Changes {
+    pub(super) fn add_wish(&mut self, wish: Signed<Wish>) {
+        let known = self.wishes.get(&wish.replica);
+        if known.is_none_or(|known| known.statement.view < wish.statement.view) {
+            self.wishes.insert(wish.replica, wish);
+        }
+    }
+
+    pub(super) fn add_change(&mut self, entered: EnteredView) {
+        entered.wishes.into_iter().for_each(|wish| self.add_wish(wish));
+        let change = entered.change;
+        if self.changes.get(&change.replica).is_none_or(|known| known.view < change.view) {
+            self.changes.insert(change.replica, change);
+        }
+    }
+
+    pub(super) fn of_view(&self, view: RegisterView) -> Vec<ViewChange> {
+        self.changes.values().filter(|change| change.view == view).copied().collect()
+    }
+
+    /// The greatest view that `count` replicas wish for or beyond, with those wishes.
+    fn wished(&self, count: usize) -> Option<(View, Vec<Signed<Wish>>)> {
+        let mut wishes: Vec<Signed<Wish>> = self.wishes.values().copied().collect();
+        wishes.sort_by_key(|wish| core::cmp::Reverse(wish.statement.view));
+        wishes.truncate(count);
+        let least = wishes.last().filter(|_| wishes.len() == count)?.statement.view;
+        wishes.sort_by_key(|wish| wish.replica);
+        Some((least, wishes))
+    }
+}
+
+impl Aphousia {
+    /// The view to be in: f+1 wishes, a valid NewView, or a decision of a later view; never an opinion alone.
+    pub(super) fn target_view(&self) -> View {
+        let wished = self.changes.wished(self.settings.membership.quorum().one_correct()).map(|(view, _)| view);
+        let valid = self.chain.views().first().copied();
+        let decided = self.chain.root().header.view;
+        decided.max(wished.unwrap_or_default()).max(valid.unwrap_or_default())
+    }
+
+    /// The register has left all views below.
+    pub(super) fn enter_view(&mut self, view: View, change: ViewChange, outbox: &mut Vec<Output<Message>>) {
+        if view > self.seat.view {
+            let skipped = view.0 - self.seat.view.0;
+            self.changes.backoff = (self.changes.backoff + 1).min(BACKOFF_MAX);
+            self.changes.views_without_decision = self.changes.views_without_decision.saturating_add(skipped);
+        }
+        self.seat.view = view;
+        self.seat.step = unisono_types::Step(0);
+        self.seat.last = change.last;
+        self.patience = None;
+        self.changes.retries = 0;
+        self.changes.changes.insert(self.me(), change);
+        // Own blocks that the register never stood by are nothing now; their frames are.
+        let me = self.me();
+        let void: Vec<_> = self
+            .chain
+            .nodes
+            .values()
+            .filter(|node| node.proposer == Some(me) && !node.is_valid() && node.header().view < view)
+            .map(|node| node.block.hash())
+            .collect();
+        for hash in void {
+            self.chain.remove_with_descendants(&hash);
+        }
+        self.pending.forget_proposed();
+        if let Some(tip) = self.chain.tip(view).map(|node| node.block.hash()) {
+            self.mark_proposed(&tip);
+        }
+        self.broadcast_change(outbox);
+    }
+
+    fn broadcast_change(&mut self, outbox: &mut Vec<Output<Message>>) {
+        let Some(change) = self.changes.changes.get(&self.me()).copied() else { return };
+        let wished = self.changes.wished(self.settings.membership.quorum().one_correct());
+        let wishes = wished.filter(|(view, _)| *view >= change.view.view()).map_or_else(Vec::new, |(_, wishes)| wishes);
+        if wishes.is_empty() {
+            // After a restart the reason is forgotten, but it was a good one: wish for it again.
+            self.wish(change.view.view(), outbox);
+        }
+        outbox.push(Output::Broadcast(Message::ViewChange(EnteredView { change, wishes })));
+    }
+
+    pub(super) fn wish(&mut self, view: View, outbox: &mut Vec<Output<Message>>) {
+        let known = self.changes.wishes.get(&self.me()).filter(|wish| wish.statement.view >= view).copied();
+        let wish = known.unwrap_or_else(|| {
+            let cluster = self.settings.membership.configuration().cluster;
+            Signed::sign(cluster, self.me(), &self.settings.signer, Wish { epoch: self.epoch(), view })
+        });
+        self.changes.add_wish(wish);
+        outbox.push(Output::Broadcast(Message::Wish(wish)));
+    }
+
+    /// The view has decided nothing yet.
+    fn view_unfinished(&self) -> bool {
+        self.chain.root().header.view < self.seat.view
+    }
+
+    fn timeout_micros(&self) -> u64 {
+        self.settings.tuning.timeout_micros.max(TIMEOUT_MICROS_MIN) << self.changes.backoff
+    }
+
+    /// The oldest entry did not commit in time.
+    pub(super) fn lose_patience(&mut self, outbox: &mut Vec<Output<Message>>) {
+        if let Some(patience) = &mut self.patience {
+            patience.lost = true;
+            self.wish(self.seat.view.next(), outbox);
+        }
+    }
+
+    /// Half the time is over: perhaps the leader was never told. Else an entry shown to me alone accuses a correct one.
+    pub(super) fn forward(&mut self, outbox: &mut Vec<Output<Message>>) {
+        if let Some(patience) = &mut self.patience {
+            patience.forwarded = true;
+        }
+        let frames = self.pending.unproposed(super::message::FORWARD_BYTES);
+        if !frames.is_empty() {
+            outbox.push(Output::Broadcast(Message::Frames(frames)));
+        }
+    }
+
+    pub(super) fn link_changed(&mut self, now: Time, peer: ReplicaId, up: bool, outbox: &mut Vec<Output<Message>>) {
+        if up {
+            self.changes.down.remove(&peer);
+            outbox.push(Output::Send { to: peer, message: self.position() });
+        } else if self.settings.membership.member(peer).is_some() && peer != self.me() {
+            self.changes.down.insert(peer);
+            self.watch_link(now, outbox);
+        }
+    }
+
+    /// A leader whose link is down is given up soon; a local opinion that shortens a wait and nothing else.
+    fn watch_link(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        let down = self.changes.down.contains(&self.next_leader());
+        if !down {
+            self.timers.want(timers::LINK, None, outbox);
+        } else if !self.timers.is_wanted(timers::LINK) && !self.wishes_onward() {
+            let at = now.monotonic + self.settings.tuning.link_grace_micros;
+            self.timers.want(timers::LINK, Some(at), outbox);
+        }
+    }
+
+    pub(super) fn give_up_unlinked_leader(&mut self, outbox: &mut Vec<Output<Message>>) {
+        if self.changes.down.contains(&self.next_leader()) {
+            self.wish(self.seat.view.next(), outbox);
+        }
+    }
+
+    /// Whether this replica has wished to leave the view it is in.
+    fn wishes_onward(&self) -> bool {
+        self.changes.wishes.get(&self.me()).is_some_and(|wish| wish.statement.view > self.seat.view)
+    }
+
+    /// Whether the reason for that wish still stands.
+    fn wish_stands(&self) -> bool {
+        let lost = self.patience.as_ref().is_some_and(|patience| patience.lost);
+        self.wishes_onward() && (lost || self.changes.down.contains(&self.next_leader()))
+    }
+
+    /// Something was decided.
+    pub(super) fn made_progress(&mut self, now: Time, timestamp: Timestamp, outbox: &mut Vec<Output<Message>>) {
+        self.changes.retries = 0;
+        self.changes.backoff = self.changes.backoff.saturating_sub(1);
+        self.changes.views_without_decision = 0;
+        let waits_for = self.patience.as_ref().map(|patience| patience.subject);
+        if waits_for.is_some_and(|subject| subject.is_none() || subject != self.pending.oldest()) {
+            self.patience = None;
+        }
+        self.timers.want(timers::RETRY, None, outbox);
+        if self.time_lags(now, timestamp) {
+            self.wish(self.seat.view.next(), outbox);
+        }
+    }
+
+    /// Agreed time that is behind my clock and runs at less than half its speed for 10 D is a leader's fault.
+    fn time_lags(&mut self, now: Time, timestamp: Timestamp) -> bool {
+        let skew = self.settings.tuning.skew_micros;
+        let behind = timestamp.0.saturating_add(skew) < now.wall;
+        let Some((since, from)) = self.changes.pace.filter(|_| behind) else {
+            self.changes.pace = Some((now.monotonic, timestamp));
+            return false;
+        };
+        let elapsed = now.monotonic.saturating_sub(since);
+        if elapsed < 10 * skew {
+            return false;
+        }
+        self.changes.pace = Some((now.monotonic, timestamp));
+        timestamp.0.saturating_sub(from.0) < elapsed / 2
+    }
+
+    /// What was said and has not led on yet is said again.
+    pub(super) fn retry(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        self.changes.retries = self.changes.retries.saturating_add(1);
+        let root = self.chain.root().header.place();
+        if let Some(certificate) = self.seat.certificate {
+            if (certificate.vote.view.view(), certificate.vote.step) > root {
+                outbox.push(Output::Broadcast(Message::Vote(certificate)));
+            }
+        }
+        if self.view_unfinished() {
+            self.broadcast_change(outbox);
+        }
+        if self.wish_stands() {
+            self.wish(self.seat.view.next(), outbox);
+            self.forward(outbox);
+        }
+        outbox.push(Output::Broadcast(self.position()));
+        self.retry_wants(outbox);
+        self.ask_anyone(now, outbox);
+    }
+
+    pub(super) fn arm_timers(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        let oldest = self.pending.oldest();
+        if oldest.is_none() && !self.view_unfinished() {
+            self.patience = None;
+        } else {
+            let fresh = Patience { since: now.monotonic, subject: oldest, forwarded: false, lost: false };
+            let patience = self.patience.get_or_insert(fresh);
+            patience.subject = patience.subject.or(oldest);
+        }
+        let timeout = self.timeout_micros();
+        let patience = self.patience.as_ref();
+        let replace = patience.filter(|patience| !patience.lost).map(|patience| patience.since + timeout);
+        let forward = patience.filter(|patience| !patience.forwarded && oldest.is_some());
+        let forward = forward.map(|patience| patience.since + timeout / 2);
+        self.timers.want(timers::REPLACE, replace, outbox);
+        self.timers.want(timers::FORWARD, forward, outbox);
+        let unfinished = self.view_unfinished()
+            || self.wish_stands()
+            || !self.chain.nodes.is_empty()
+            || self.catchup.has_work(self.chain.height());
+        if !unfinished {
+            self.timers.want(timers::RETRY, None, outbox);
+        } else if !self.timers.is_wanted(timers::RETRY) {
+            let wait = self.settings.tuning.retry_micros << self.changes.retries.min(4);
+            self.timers.want(timers::RETRY, Some(now.monotonic + wait), outbox);
+        }
+        self.watch_link(now, outbox);
+    }
+}

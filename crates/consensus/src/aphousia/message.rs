@@ -1,0 +1,346 @@
+//! What instances of Aphousia say to each other, and all checks that need no state: bounds and form when a message is
+//! read, signatures when it is verified. What comes through is well-formed and signed; it may still be a lie.
+
+use super::block::{Block, CertifiedBlock, Cursor, Header, Justification, length, parse_header, put_bytes};
+use alloc::{collections::BTreeSet, vec::Vec};
+use unisono_trusted::{verify_certificate, verify_view_change};
+use unisono_types::borsh::{BorshDeserialize, BorshSerialize};
+use unisono_types::{
+    Bytes, Certificate, Digest, Frame, Rejected, ReplicaId, SequenceNumber, Signed, Verify, VerifyContext, View,
+    ViewChange, VotePosition, Wish, decode, encode,
+};
+
+/// Bytes that forwarded frames take in one message, unless a single frame is larger.
+pub(super) const FORWARD_BYTES: usize = 1 << 20;
+/// Bytes of decided blocks in one message that a peer may make us read. Blocks from a log are cut by the host at a
+/// few MiB; one block may be as large as the limit.
+const DECIDED_BYTES_MAX: usize = 64 << 20;
+/// Headers between a block and the newest vote in the proof that it is decided: bounded by what may be in flight.
+pub(super) const PROOF_HEADERS_MAX: usize = 256;
+const PROOF_BYTES_MAX: usize = 1 << 20;
+/// One certificate, one wish, one view change, one number: all small and fixed.
+const SMALL_BYTES_MAX: usize = 1024;
+
+/// A message between instances.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Message {
+    /// A proposal, or the answer to a [`Message::Fetch`].
+    Block(CertifiedBlock),
+    /// A vote. The proposer's own makes its block valid.
+    Vote(Certificate),
+    /// Let us leave this view.
+    Wish(Signed<Wish>),
+    /// I have left all views below, with the f+1 wishes that made me.
+    ViewChange(EnteredView),
+    /// Frames that I wait for: order them, or help me see to it.
+    Frames(Vec<Frame>),
+    /// Send me the block of this name.
+    Fetch(Digest),
+    /// Where I stand.
+    Status(Position),
+    /// I have decided up to here; send me what comes next.
+    Ask(SequenceNumber),
+    /// Consecutive decided blocks, with the proof that the last is decided.
+    Decided(Decided),
+}
+
+/// Where a replica stands, as it says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(crate = "unisono_types::borsh")]
+pub struct Position {
+    /// Its view.
+    pub view: View,
+    /// Its last decision.
+    pub committed: SequenceNumber,
+}
+
+/// A view change with what shows that it was lawful. The wishes may be missing after a restart: then it convinces
+/// nobody to follow, but still counts for who is in that view.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(crate = "unisono_types::borsh")]
+pub struct EnteredView {
+    /// What the register signed.
+    pub change: ViewChange,
+    /// Of distinct members, ascending: f+1 for this view or later, or none.
+    pub wishes: Vec<Signed<Wish>>,
+}
+
+/// Decided blocks, as bytes of a log and, when they came from the network, already read.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    blocks: Vec<Bytes>,
+    proof: Bytes,
+    read: Option<(Vec<CertifiedBlock>, Proof)>,
+}
+
+impl Decided {
+    /// From the bytes of consecutive records and a proof.
+    pub(super) const fn new(blocks: Vec<Bytes>, proof: Bytes) -> Self {
+        Self { blocks, proof, read: None }
+    }
+
+    /// The blocks and the proof, read now if they did not come through [`unisono_types::Message::parse`] (a host may
+    /// pass messages by value). They are checked by [`Verify`] either way.
+    pub(super) fn read(self, context: &VerifyContext) -> Result<(Vec<CertifiedBlock>, Proof), Rejected> {
+        match self.read {
+            Some(read) => Ok(read),
+            None => Self::read_parts(&self.blocks, &self.proof, context),
+        }
+    }
+
+    fn read_parts(
+        blocks: &[Bytes],
+        proof: &Bytes,
+        context: &VerifyContext,
+    ) -> Result<(Vec<CertifiedBlock>, Proof), Rejected> {
+        let blocks: Result<Vec<_>, _> = blocks.iter().map(|bytes| CertifiedBlock::parse_all(bytes, context)).collect();
+        Ok((blocks?, Proof::parse(proof, context)?))
+    }
+}
+
+impl PartialEq for Decided {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.blocks, &self.proof) == (&other.blocks, &other.proof)
+    }
+}
+
+impl Eq for Decided {}
+
+impl core::hash::Hash for Decided {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.blocks.hash(state);
+        self.proof.hash(state);
+    }
+}
+
+/// Shows anyone that a block is decided: q certificates of its view, each naming the block or one above it, and the
+/// headers between.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Proof {
+    /// Of distinct members.
+    pub certificates: Vec<Certificate>,
+    /// From the block's child up to the newest one named.
+    pub headers: Vec<Bytes>,
+}
+
+#[derive(BorshSerialize, BorshDeserialize)]
+#[borsh(crate = "unisono_types::borsh")]
+struct ProofBytes {
+    certificates: Vec<Certificate>,
+    headers: Vec<Vec<u8>>,
+}
+
+impl Proof {
+    pub(super) fn to_bytes(&self) -> Bytes {
+        let headers = self.headers.iter().map(|header| header.to_vec()).collect();
+        encode(&ProofBytes { certificates: self.certificates.clone(), headers }).into()
+    }
+
+    pub(super) fn parse(bytes: &Bytes, context: &VerifyContext) -> Result<Self, Rejected> {
+        let proof: ProofBytes = decode(bytes, PROOF_BYTES_MAX).map_err(|_| Rejected::Malformed)?;
+        if proof.certificates.len() > context.membership.len() || proof.headers.len() > PROOF_HEADERS_MAX {
+            return Err(Rejected::TooLarge);
+        }
+        let headers = proof.headers.into_iter().map(Bytes::from).collect();
+        Ok(Self { certificates: proof.certificates, headers })
+    }
+
+    /// Whether this shows that `block` is decided, signatures included.
+    ///
+    /// The commit rule: q replicas have certificates in one view, each naming exactly the (view, step) of a header of
+    /// that view that is the block or a descendant of it.
+    pub(super) fn verify(&self, block: &Block, context: &VerifyContext) -> Result<(), Rejected> {
+        let mut above = Vec::with_capacity(self.headers.len() + 1);
+        above.push(block.position());
+        let (mut header, mut hash): (Header, Digest) = (block.header().clone(), block.hash());
+        for bytes in &self.headers {
+            let (child, child_hash) = parse_header(bytes, context)?;
+            let follows = child.parent == hash
+                && child.view == header.view
+                && child.step == header.step.next()
+                && child.height == header.height.next()
+                && child.timestamp >= header.timestamp;
+            if !follows {
+                return Err(Rejected::Inconsistent);
+            }
+            above.push(VotePosition { view: child.register_view(), step: child.step, hash: child_hash });
+            (header, hash) = (child, child_hash);
+        }
+        let mut voters = BTreeSet::new();
+        for certificate in &self.certificates {
+            if !above.contains(&certificate.vote) || !voters.insert(certificate.replica) {
+                return Err(Rejected::Inconsistent);
+            }
+            verify_certificate(certificate, context)?;
+        }
+        if voters.len() < context.membership.quorum().commit() {
+            return Err(Rejected::Inconsistent);
+        }
+        Ok(())
+    }
+}
+
+/// Each block names the one before it, and the proof fits the last.
+///
+/// Signatures of frames are not checked again: the hashes fix key and body of each frame, and one of the q voters is
+/// correct and has checked them.
+fn check_decided(blocks: &[CertifiedBlock], proof: &Proof, context: &VerifyContext) -> Result<(), Rejected> {
+    let follows = |pair: &[CertifiedBlock]| {
+        let (parent, child) = (&pair[0].block, pair[1].block.header());
+        child.parent == parent.hash() && child.height == parent.header().height.next()
+    };
+    if !blocks.windows(2).all(follows) {
+        return Err(Rejected::Inconsistent);
+    }
+    let last = blocks.last().ok_or(Rejected::Malformed)?;
+    proof.verify(&last.block, context)
+}
+
+const BLOCK: u8 = 0;
+const VOTE: u8 = 1;
+const WISH: u8 = 2;
+const VIEW_CHANGE: u8 = 3;
+const FRAMES: u8 = 4;
+const FETCH: u8 = 5;
+const STATUS: u8 = 6;
+const ASK: u8 = 7;
+const DECIDED: u8 = 8;
+
+impl unisono_types::Message for Message {
+    fn encode(&self, out: &mut Vec<u8>) {
+        fn small<T: BorshSerialize>(out: &mut Vec<u8>, kind: u8, value: &T) {
+            out.push(kind);
+            put_bytes(out, &encode(value));
+        }
+        match self {
+            Self::Block(block) => {
+                out.push(BLOCK);
+                block.encode(out);
+            }
+            Self::Vote(certificate) => small(out, VOTE, certificate),
+            Self::Wish(wish) => small(out, WISH, wish),
+            Self::ViewChange(entered) => small(out, VIEW_CHANGE, entered),
+            Self::Frames(frames) => {
+                out.push(FRAMES);
+                out.extend_from_slice(&length(frames.len()));
+                frames.iter().for_each(|frame| put_bytes(out, frame.wire()));
+            }
+            Self::Fetch(hash) => small(out, FETCH, hash),
+            Self::Status(position) => small(out, STATUS, position),
+            Self::Ask(after) => small(out, ASK, after),
+            Self::Decided(decided) => {
+                out.push(DECIDED);
+                put_bytes(out, &decided.proof);
+                out.extend_from_slice(&length(decided.blocks.len()));
+                decided.blocks.iter().for_each(|block| put_bytes(out, block));
+            }
+        }
+    }
+
+    fn parse(bytes: Bytes, context: &VerifyContext) -> Result<Self, Rejected> {
+        let limits = &context.membership.configuration().limits;
+        let members = context.membership.len();
+        let mut cursor = Cursor::new(bytes);
+        let message = match cursor.byte()? {
+            BLOCK => Self::Block(CertifiedBlock::parse(&mut cursor, context)?),
+            VOTE => Self::Vote(cursor.value(SMALL_BYTES_MAX)?),
+            WISH => Self::Wish(cursor.value(SMALL_BYTES_MAX)?),
+            VIEW_CHANGE => Self::ViewChange(cursor.value(SMALL_BYTES_MAX + members * 128)?),
+            FRAMES => {
+                let count = cursor.number()? as usize;
+                if cursor.rest() > FORWARD_BYTES + limits.frame_bytes as usize {
+                    return Err(Rejected::TooLarge);
+                }
+                let mut frames = Vec::with_capacity(count.min(cursor.rest() / 128));
+                for _ in 0..count {
+                    let wire = cursor.sized(limits.frame_bytes as usize)?;
+                    frames.push(Frame::parse(context.cluster, wire, limits.frame_bytes as usize)?);
+                }
+                Self::Frames(frames)
+            }
+            FETCH => Self::Fetch(cursor.value(SMALL_BYTES_MAX)?),
+            STATUS => Self::Status(cursor.value(SMALL_BYTES_MAX)?),
+            ASK => Self::Ask(cursor.value(SMALL_BYTES_MAX)?),
+            DECIDED => {
+                if cursor.rest() > DECIDED_BYTES_MAX {
+                    return Err(Rejected::TooLarge);
+                }
+                let proof = cursor.sized(PROOF_BYTES_MAX)?;
+                let count = cursor.number()? as usize;
+                let mut blocks = Vec::with_capacity(count.min(cursor.rest() / 64));
+                for _ in 0..count {
+                    blocks.push(cursor.sized(DECIDED_BYTES_MAX)?);
+                }
+                let read = Some(Decided::read_parts(&blocks, &proof, context)?);
+                Self::Decided(Decided { blocks, proof, read })
+            }
+            _ => return Err(Rejected::Malformed),
+        };
+        cursor.end()?;
+        Ok(message)
+    }
+}
+
+impl Verify for Message {
+    fn verify(&self, context: &VerifyContext) -> Result<(), Rejected> {
+        match self {
+            Self::Block(CertifiedBlock { block, certificate, parent_certificate }) => {
+                for certificate in [certificate, parent_certificate].into_iter().flatten() {
+                    verify_certificate(certificate, context)?;
+                }
+                if let Some(justification) = &block.header().justification {
+                    verify_justification(block.header(), justification, context)?;
+                }
+                block.frames().iter().try_for_each(|frame| frame.verify(context))
+            }
+            Self::Vote(certificate) => verify_certificate(certificate, context),
+            Self::Wish(wish) => wish.verify(context),
+            Self::ViewChange(entered) => {
+                verify_view_change(&entered.change, context)?;
+                let wishes = &entered.wishes;
+                let wished = wishes.iter().all(|wish| wish.statement.view >= entered.change.view.view());
+                let enough = wishes.is_empty() || wishes.len() == context.membership.quorum().one_correct();
+                if !wished || !enough || !ascending(wishes.iter().map(|wish| wish.replica)) {
+                    return Err(Rejected::Inconsistent);
+                }
+                wishes.iter().try_for_each(|wish| wish.verify(context))
+            }
+            Self::Frames(frames) => frames.iter().try_for_each(|frame| frame.verify(context)),
+            Self::Fetch(_) | Self::Status(_) | Self::Ask(_) => Ok(()),
+            Self::Decided(decided) => match &decided.read {
+                Some((blocks, proof)) => check_decided(blocks, proof, context),
+                None => {
+                    let (blocks, proof) = decided.clone().read(context)?;
+                    check_decided(&blocks, &proof, context)
+                }
+            },
+        }
+    }
+}
+
+fn verify_justification(
+    header: &Header,
+    justification: &Justification,
+    context: &VerifyContext,
+) -> Result<(), Rejected> {
+    let Justification { changes, checkpoint } = justification;
+    let quorum = context.membership.quorum();
+    let for_this_view = changes.iter().all(|change| change.view == header.register_view());
+    let one = checkpoint.windows(2).all(|pair| pair[0].statement == pair[1].statement);
+    let consistent = for_this_view
+        && changes.len() == quorum.commit()
+        && ascending(changes.iter().map(|change| change.replica))
+        && one
+        && (checkpoint.is_empty() || checkpoint.len() == quorum.one_correct())
+        && ascending(checkpoint.iter().map(|signed| signed.replica));
+    if !consistent {
+        return Err(Rejected::Inconsistent);
+    }
+    changes.iter().try_for_each(|change| verify_view_change(change, context))?;
+    checkpoint.iter().try_for_each(|signed| signed.verify(context))
+}
+
+fn ascending(mut replicas: impl Iterator<Item = ReplicaId>) -> bool {
+    let Some(mut before) = replicas.next() else { return true };
+    replicas.all(|replica| core::mem::replace(&mut before, replica) < replica)
+}

@@ -1,0 +1,507 @@
+//! Aphousia: total order with n = 2f+1 by a vote register per replica. Batches stand inline in the leader's blocks.
+//!
+//! ```text
+//!   leader     Block ──────────┬─> Persist, Certify ──> Vote(own) ──┐            q certificates: Decide
+//!   follower        receives it ┘            waits ────────────────┴─> Persist, Certify ──> Vote
+//!                                                                      (n = 3: the leader's and my own are q)
+//!   fault      timer or link ──> Wish(w)   f+1 wishes ──> Advance(w) ──> ViewChange(w)   q of them at L(w, 1):
+//!              NewView = Block (w, 1) on the base, voted like any block
+//! ```
+//! The algorithm that the 2019 slides name was never published; this one is ours. Its rules are in `rules` (what is
+//! valid), `message` (what must be signed), and here (when to speak). Source: the design's section on Aphousia.
+//!
+//! What it never does: vote before its block, all blocks below it and their proposers' certificates are in the log;
+//! let an own certificate become unrepeatable while only memory holds it; decide by anything but q certificates of one
+//! view; change the chain because of a local opinion (opinions shorten waits, nothing else).
+//!
+//! Deviations from the design page, with their reasons (docs/internals/consensus.md says more):
+//! * A follower writes block and certificate in one record when it votes, not the block before: one sync per vote.
+//! * One register call is outstanding at a time; votes are cumulative, so the next one covers what came meanwhile.
+//! * The header carries the penalties, checked against the parent: the rules need the parent's header alone.
+//! * Lanes, tips and Next(config) are not here yet: epoch 0 is the only one.
+//!
+//! Invariants: see `chain`, `pending` and [`Aphousia::invariants`].
+
+mod block;
+mod catchup;
+mod chain;
+mod change;
+mod message;
+mod pending;
+mod propose;
+mod rules;
+mod timers;
+mod votes;
+
+#[cfg(test)]
+mod tests;
+
+pub use block::{Block, CertifiedBlock, Header, Justification, Penalty, inline_digest};
+pub use message::{Decided, EnteredView, Message, Position, Proof};
+
+use crate::{Consensus, Decision, Input, Output, PersistId, Record, RegisterAnswer, StableCheckpoint, Status, TimerId};
+use alloc::{collections::BTreeMap, vec::Vec};
+use catchup::CatchUp;
+use chain::{Chain, Node, Root};
+use change::{Changes, Patience};
+use pending::Pending;
+use timers::Timers;
+use unisono_trusted::RegisterState;
+use unisono_types::{
+    Bytes, Certificate, Digest, Epoch, Frame, Membership, Quorum, RegisterView, Rejected, ReplicaId, SequenceNumber,
+    Signer, Step, Time, Timestamp, Verifier, VerifyContext, View, VotePosition,
+};
+
+/// What an instance is made with.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Settings {
+    /// Which member this is.
+    pub id: ReplicaId,
+    /// Its host key: signs wishes.
+    pub signer: Signer,
+    /// The members.
+    pub membership: Membership,
+    /// What this replica may choose alone.
+    pub tuning: Tuning,
+    /// Planted bugs, for the simulator's own test.
+    #[cfg(feature = "planted")]
+    pub planted: Planted,
+}
+
+impl Settings {
+    /// Settings with the default tuning.
+    #[must_use]
+    pub fn new(id: ReplicaId, signer: Signer, membership: Membership) -> Self {
+        Self {
+            id,
+            signer,
+            membership,
+            tuning: Tuning::default(),
+            #[cfg(feature = "planted")]
+            planted: Planted::default(),
+        }
+    }
+
+    fn quorum(&self) -> Quorum {
+        let quorum = self.membership.quorum();
+        #[cfg(feature = "planted")]
+        if self.planted.quorum_off_by_one {
+            return quorum.planted_off_by_one();
+        }
+        quorum
+    }
+}
+
+/// Local choices: they change how soon things happen, never what is decided. Times in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tuning {
+    /// Blocks of a view that may be undecided before the next is proposed.
+    pub in_flight: usize,
+    /// Bytes of frames at which a block is closed.
+    pub batch_bytes: usize,
+    /// How long the oldest entry may wait before its leader is to be replaced. Doubles per view without a decision.
+    pub timeout_micros: u64,
+    /// D: clocks of correct replicas closer than this cost nothing.
+    pub skew_micros: u64,
+    /// First repetition of what is unfinished; doubles four times.
+    pub retry_micros: u64,
+    /// How often a replica says where it stands when nothing happens.
+    pub status_micros: u64,
+    /// How long after its link went down a leader is given up.
+    pub link_grace_micros: u64,
+}
+
+/// Below this a sync of a busy disk looks like a dead leader.
+const TIMEOUT_MICROS_MIN: u64 = 50_000;
+/// The time-out doubles at most this often (to 32 times): a longer one would outlast a healed network for too long.
+const BACKOFF_MAX: u32 = 5;
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            in_flight: 2,
+            batch_bytes: 1 << 20,
+            timeout_micros: 150_000,
+            skew_micros: 500_000,
+            retry_micros: 50_000,
+            status_micros: 1_000_000,
+            link_grace_micros: 3_000,
+        }
+    }
+}
+
+/// Bugs that are switched on to see whether the checkers find them.
+#[cfg(feature = "planted")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Planted {
+    /// The greatest last vote is left out when a new view's base is chosen, by all replicas alike.
+    pub forgotten_greatest: bool,
+    /// Decisions are made with one certificate too few.
+    pub quorum_off_by_one: bool,
+}
+
+/// What a replica finds in its log. [`Recovered::default`] at the first start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// The vote register's newest durable state.
+    pub register: RegisterState,
+    /// Place, hash and bytes of the last block that a [`Record::Commit`] names.
+    pub committed: Option<(SequenceNumber, Digest, Bytes)>,
+    /// Bytes of the [`Record::Block`]s above it, in any order; forks and repetitions do no harm.
+    pub blocks: Vec<Bytes>,
+    /// The proof of that [`Record::Commit`].
+    pub proof: Option<Bytes>,
+}
+
+/// What the register said last, and what it was asked since.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Seat {
+    view: View,
+    step: Step,
+    last: VotePosition,
+    /// Asked and not answered. Invariant: one call at a time.
+    call: Option<Call>,
+    /// The newest answer was repeated since the start (or there was none to repeat).
+    ready: bool,
+    /// It refused what it must not refuse: this replica votes no more.
+    mute: bool,
+    /// Its newest certificate.
+    certificate: Option<Certificate>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Call {
+    Certify(VotePosition),
+    Advance(View),
+}
+
+/// One replica's instance. See the module.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Aphousia {
+    settings: Settings,
+    quorum: Quorum,
+    /// What the epoch stands on: the digest of its configuration.
+    epoch_base: Digest,
+    seat: Seat,
+    chain: Chain,
+    pending: Pending,
+    changes: Changes,
+    catchup: CatchUp,
+    timers: Timers,
+    /// Certificates of blocks that are not here, the newest few of each replica.
+    early: BTreeMap<ReplicaId, Vec<Certificate>>,
+    patience: Option<Patience>,
+    stable: Option<StableCheckpoint>,
+    next_persist: PersistId,
+}
+
+impl Aphousia {
+    /// An instance as of its log. It does nothing before [`Input::Start`].
+    ///
+    /// # Panics
+    /// When what our own log says is decided is no block: the log's checksums make that a broken promise of ours.
+    #[must_use]
+    pub fn new(settings: Settings, recovered: Recovered) -> Self {
+        let configuration = settings.membership.configuration();
+        let epoch_base = configuration.digest();
+        let genesis = Root { header: Header::genesis(configuration.epoch), hash: epoch_base };
+        let context = reading_context(&settings.membership);
+        let mut chain = Chain::new(genesis);
+        if let Some((_, hash, bytes)) = &recovered.committed {
+            let block = CertifiedBlock::parse_all(bytes, &context).expect("a decided block of our own log can be read");
+            assert_eq!(block.block.hash(), *hash, "a decided block of our own log has the hash it was decided by");
+            chain = Chain::new(Root { header: block.block.header().clone(), hash: *hash });
+            chain.remember_root(block, recovered.proof);
+        }
+        // Frames wait here until they are decided: room for what may be in flight, and as much again.
+        let pending = Pending::new(4 * configuration.limits.block_bytes as usize);
+        let register = recovered.register;
+        let quorum = settings.quorum();
+        let seat = Seat {
+            view: register.view.view(),
+            step: register.step,
+            last: register.last,
+            call: None,
+            ready: false,
+            mute: false,
+            certificate: None,
+        };
+        let mut instance = Self {
+            settings,
+            quorum,
+            epoch_base,
+            seat,
+            chain,
+            pending,
+            changes: Changes::default(),
+            catchup: CatchUp::default(),
+            timers: Timers::default(),
+            early: BTreeMap::new(),
+            patience: None,
+            stable: None,
+            next_persist: PersistId(0),
+        };
+        instance.recover(&recovered.blocks, &context);
+        instance
+    }
+
+    fn recover(&mut self, blocks: &[Bytes], context: &VerifyContext) {
+        for bytes in blocks {
+            let Ok(recovered) = CertifiedBlock::parse_all(bytes, context) else { continue };
+            let hash = recovered.block.hash();
+            if recovered.block.header().height <= self.chain.height() {
+                continue;
+            }
+            for frame in recovered.block.frames() {
+                self.pending.add(frame);
+            }
+            for certificate in [recovered.certificate, recovered.parent_certificate].into_iter().flatten() {
+                self.remember_early(certificate);
+            }
+            let mut node = Node::new(recovered.block, self.settings.id);
+            node.requested = true;
+            node.stored = true;
+            node.certificate_stored = recovered.certificate.is_some();
+            self.chain.nodes.entry(hash).or_insert(node);
+        }
+        // Certificates that came behind or before their block, in other records.
+        let hashes: Vec<Digest> = self.chain.nodes.keys().copied().collect();
+        for hash in hashes {
+            self.collect_early(&hash);
+        }
+        let mut nothing = Vec::new();
+        for hash in self.chain.children(&self.chain.root().hash) {
+            self.link(hash, &mut nothing);
+        }
+        self.catchup.forget_wants(); // asked for after the start, as the need shows
+    }
+
+    fn me(&self) -> ReplicaId {
+        self.settings.id
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.settings.membership.configuration().epoch
+    }
+
+    fn register_view(&self, view: View) -> RegisterView {
+        RegisterView::new(self.epoch(), view)
+    }
+
+    #[cfg(feature = "planted")]
+    fn forgets_greatest(&self) -> bool {
+        self.settings.planted.forgotten_greatest
+    }
+
+    #[cfg(not(feature = "planted"))]
+    #[expect(clippy::unused_self, reason = "the same call with and without planted bugs")]
+    const fn forgets_greatest(&self) -> bool {
+        false
+    }
+
+    fn start(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        self.timers.want(timers::STATUS, Some(now.monotonic + self.settings.tuning.status_micros), outbox);
+        outbox.push(Output::Broadcast(self.position()));
+        // Repeat the newest answer before anything else: a crash may have lost it, and nobody else can make it.
+        if self.seat.step > Step(0) {
+            let VotePosition { view, step, hash } = self.seat.last;
+            self.seat.call = Some(Call::Certify(self.seat.last));
+            outbox.push(Output::Certify { view, step, hash });
+        } else if self.seat.view > View(0) {
+            self.seat.call = Some(Call::Advance(self.seat.view));
+            outbox.push(Output::Advance { view: self.register_view(self.seat.view) });
+        } else {
+            self.seat.ready = true;
+        }
+    }
+
+    fn receive(&mut self, now: Time, from: ReplicaId, message: Message, outbox: &mut Vec<Output<Message>>) {
+        if from == self.me() || self.settings.membership.member(from).is_none() {
+            return;
+        }
+        match message {
+            Message::Block(block) => self.receive_block(now, from, block, outbox),
+            Message::Vote(certificate) => self.receive_vote(from, certificate, outbox),
+            Message::Wish(wish) => self.changes.add_wish(wish),
+            Message::ViewChange(entered) => self.changes.add_change(entered),
+            Message::Frames(frames) => self.receive_frames(now, &frames),
+            Message::Fetch(hash) => self.serve_block(now, from, hash, outbox),
+            Message::Status(position) => self.receive_status(now, from, position, outbox),
+            Message::Ask(after) => self.serve_decided(now, from, after, outbox),
+            Message::Decided(decided) => self.receive_decided(now, from, decided, outbox),
+        }
+    }
+
+    fn submit(&mut self, frame: &Frame, outbox: &mut Vec<Output<Message>>) {
+        let rotates = self.settings.membership.configuration().rotation > 0;
+        if self.pending.add(frame) && rotates {
+            // The client cannot know whose turn it is.
+            let leader = self.next_leader();
+            if leader != self.me() {
+                outbox.push(Output::Send { to: leader, message: Message::Frames(alloc::vec![frame.clone()]) });
+            }
+        }
+    }
+
+    fn receive_frames(&mut self, now: Time, frames: &[Frame]) {
+        for frame in frames {
+            self.pending.add_forwarded(frame, now.monotonic);
+        }
+    }
+
+    fn timeout(&mut self, now: Time, timer: TimerId, outbox: &mut Vec<Output<Message>>) {
+        if !self.timers.fired(timer, now, outbox) {
+            return;
+        }
+        match timer {
+            timers::REPLACE => self.lose_patience(outbox),
+            timers::FORWARD => self.forward(outbox),
+            timers::RETRY => self.retry(now, outbox),
+            timers::STATUS => {
+                outbox.push(Output::Broadcast(self.position()));
+                self.timers.want(timers::STATUS, Some(now.monotonic + self.settings.tuning.status_micros), outbox);
+            }
+            timers::LINK => self.give_up_unlinked_leader(outbox),
+            _ => {} // CLOCK: what waited is looked at again now
+        }
+    }
+
+    fn answered(&mut self, answer: RegisterAnswer, outbox: &mut Vec<Output<Message>>) {
+        match (self.seat.call, answer) {
+            (Some(Call::Certify(vote)), RegisterAnswer::Certificate(certificate)) if certificate.vote == vote => {
+                self.seat.call = None;
+                self.seat.ready = true;
+                self.seat.step = vote.step;
+                self.seat.last = vote;
+                self.seat.certificate = Some(certificate);
+                outbox.push(Output::Broadcast(Message::Vote(certificate)));
+                self.receive_vote(self.me(), certificate, outbox);
+            }
+            (Some(Call::Advance(view)), RegisterAnswer::ViewChange(change))
+                if change.view == self.register_view(view) =>
+            {
+                self.seat.call = None;
+                self.seat.ready = true;
+                self.enter_view(view, change, outbox);
+            }
+            (Some(_), RegisterAnswer::Refused) => {
+                self.seat.call = None;
+                self.seat.mute = true;
+                outbox.push(Output::Suspect { peer: self.me(), reason: "the own vote register refuses" });
+            }
+            _ => {} // the answer to nothing that is asked any more
+        }
+    }
+
+    fn set_stable(&mut self, stable: StableCheckpoint) {
+        let sequence = stable.checkpoint.sequence;
+        if self.stable.as_ref().is_some_and(|known| known.checkpoint.sequence >= sequence) {
+            return;
+        }
+        if self.chain.decided_at(sequence).is_none_or(|hash| hash == stable.checkpoint.header) {
+            self.chain.truncate(sequence);
+            self.stable = Some(stable);
+        }
+    }
+
+    /// After every input: whatever has become possible is done, in the order decide, propose, vote.
+    fn settle(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        while self.decide_next(now, outbox) {}
+        self.propose(now, outbox);
+        self.use_register(now, outbox);
+        self.arm_timers(now, outbox);
+    }
+
+    fn persist_block(&mut self, block: &CertifiedBlock, outbox: &mut Vec<Output<Message>>) {
+        let record =
+            Record::Block { sequence: block.block.header().height, hash: block.block.hash(), bytes: block.to_bytes() };
+        self.persist(record, outbox);
+    }
+
+    fn persist(&mut self, record: Record, outbox: &mut Vec<Output<Message>>) {
+        let id = self.next_persist;
+        self.next_persist = PersistId(id.0 + 1);
+        outbox.push(Output::Persist { id, record });
+    }
+
+    fn position(&self) -> Message {
+        Message::Status(Position { view: self.seat.view, committed: self.chain.height() })
+    }
+
+    /// Whether time allows to vote for a block with this timestamp.
+    fn may_vote(&self, timestamp: Timestamp, now: Time) -> bool {
+        timestamp.0 <= now.wall.saturating_add(self.tolerance_micros())
+    }
+
+    /// D * 4^k, k = views since the last decision.
+    fn tolerance_micros(&self) -> u64 {
+        let skew = self.settings.tuning.skew_micros;
+        skew.saturating_mul(4u64.saturating_pow(self.changes.views_without_decision.min(20)))
+    }
+
+    /// What we promise ourselves, whatever peers do.
+    fn invariants(&self) {
+        self.chain.invariants();
+        self.pending.invariants();
+        assert!(self.early.values().all(|early| early.len() <= votes::EARLY_MAX), "bounded");
+        let last = self.seat.last;
+        assert!(last.view.view() <= self.seat.view, "the last vote stands in a view that was entered");
+    }
+}
+
+/// Reading needs the cluster and the limits, never the scheme: signatures were checked before anything comes in here.
+fn reading_context(membership: &Membership) -> VerifyContext {
+    VerifyContext {
+        cluster: membership.configuration().cluster,
+        verifier: Verifier::ed25519(),
+        membership: membership.clone(),
+    }
+}
+
+fn decision_of(block: &Block) -> Decision {
+    let header = block.header();
+    Decision {
+        sequence: header.height,
+        hash: block.hash(),
+        timestamp: header.timestamp,
+        frames: block.frames().to_vec(),
+    }
+}
+
+impl Consensus for Aphousia {
+    type Message = Message;
+
+    fn handle(&mut self, now: Time, input: Input<Message>, outbox: &mut Vec<Output<Message>>) {
+        match input {
+            Input::Start => self.start(now, outbox),
+            Input::Message { from, message } => self.receive(now, from, message.into_inner(), outbox),
+            Input::Submit(frame) => self.submit(frame.get(), outbox),
+            Input::Timeout(timer) => self.timeout(now, timer, outbox),
+            Input::Answered(answer) => self.answered(answer, outbox),
+            Input::Stable(stable) => self.set_stable(stable),
+            Input::Link { peer, up } => self.link_changed(now, peer, up, outbox),
+            // The register's answer says that all writes before it are durable; nothing else waits for one.
+            // Execution lags by what clients have outstanding, which their sessions bound.
+            Input::Persisted(_) | Input::Executed(_) => {}
+        }
+        self.settle(now, outbox);
+        self.invariants();
+    }
+
+    fn provide(blocks: Vec<Bytes>, proof: Bytes) -> Message {
+        Message::Decided(Decided::new(blocks, proof))
+    }
+
+    fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected> {
+        CertifiedBlock::parse_all(bytes, context).map(|block| decision_of(&block.block))
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            view: self.register_view(self.seat.view),
+            leader: self.next_leader(),
+            committed: self.chain.height(),
+            pending: self.pending.len(),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Speaking: blocks are built and broadcast at once, the register is asked only when everything below is in the log.
+//!
+//! One register call is outstanding at a time. Before each call, in the same log write, stands what it needs:
+//! * certify: the block, all blocks below it, and their proposers' certificates. So whoever shows a last vote has its
+//!   data, and a proposer's certificate is in the log before the register can no longer repeat it.
+//! * advance: the same for the last vote.
+
+use super::block::{Header, Justification, inline_digest};
+use super::message::Message;
+use super::{Aphousia, Block, Call, CertifiedBlock, Node, rules, timers};
+use crate::Output;
+use alloc::vec::Vec;
+use unisono_types::{Digest, ReplicaId, Step, Time, View, ViewChange};
+
+/// Where a block may be built.
+struct Place {
+    parent: Header,
+    parent_hash: Digest,
+    step: Step,
+    justification: Option<Justification>,
+}
+
+impl Aphousia {
+    /// The newest block of this view that a next one could stand on, or the root if it is of this view.
+    fn head(&self) -> Option<(&Header, Digest)> {
+        let buildable = |node: &&Node| node.header().view == self.seat.view && (node.is_valid() || node.own);
+        let newest = self.chain.nodes.values().filter(buildable).max_by_key(|node| node.header().step);
+        if let Some(node) = newest {
+            return Some((node.header(), node.block.hash()));
+        }
+        let root = self.chain.root();
+        (root.header.view == self.seat.view).then_some((&root.header, root.hash))
+    }
+
+    /// Whose block comes next, as far as this replica knows.
+    pub(super) fn next_leader(&self) -> ReplicaId {
+        let membership = &self.settings.membership;
+        match self.head() {
+            Some((head, _)) => rules::leader(membership, self.seat.view, head.step.next(), head),
+            None => rules::first_leader(membership, self.seat.view),
+        }
+    }
+
+    /// Builds and broadcasts whatever is this replica's to propose now.
+    pub(super) fn propose(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        if !self.seat.ready || self.seat.mute || self.target_view() > self.seat.view {
+            return;
+        }
+        while let Some(place) = self.next_place(now, outbox) {
+            self.build(now, place, outbox);
+        }
+    }
+
+    fn next_place(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) -> Option<Place> {
+        if self.next_leader() != self.me() {
+            return None;
+        }
+        let unproposed = self.pending.has_unproposed();
+        let Some((head, hash)) = self.head() else { return self.new_view(now, outbox) };
+        if !unproposed {
+            return None;
+        }
+        let (parent, parent_hash, step) = (head.clone(), hash, head.step.next());
+        // A step at or below the register's is past: what stood there is lost or on its way back.
+        let past = step <= self.seat.step;
+        let path = self.chain.path(&parent_hash);
+        let of_this_view = |hash: &&Digest| self.chain.nodes.get(hash).is_some_and(|n| n.header().view == parent.view);
+        let in_flight = path.iter().filter(of_this_view).count();
+        let full = in_flight >= self.settings.tuning.in_flight.max(1);
+        if past || full || !self.may_vote(parent.timestamp, now) {
+            return None;
+        }
+        Some(Place { parent, parent_hash, step, justification: None })
+    }
+
+    /// L(w, 1): the NewView's place, as soon as q view changes have a base that is complete here.
+    fn new_view(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) -> Option<Place> {
+        if self.seat.step != Step(0) || self.seat.view == View(0) {
+            return None;
+        }
+        let mut changes = self.changes.of_view(self.register_view(self.seat.view));
+        if self.forgets_greatest() {
+            return self.new_view_forgetting(changes);
+        }
+        changes.sort_by_key(|change| core::cmp::Reverse(rules::last_place(change)));
+        let quorum = self.settings.membership.quorum().commit();
+        for (index, greatest) in changes.iter().enumerate() {
+            let place = rules::last_place(greatest);
+            // The set: this one as its greatest, and q-1 at or below it. Those above it are left out whole.
+            let first_at_or_below =
+                changes.iter().position(|change| rules::last_place(change) == place).unwrap_or(index);
+            if changes.len() - first_at_or_below < quorum {
+                self.want_lasts(&changes, outbox);
+                return None;
+            }
+            let hash = rules::last_hash(greatest, self.epoch_base);
+            let Some(parent) = self.chain.linked_header(&hash).filter(|header| header.place() == place) else {
+                continue;
+            };
+            if !self.chain.is_valid(&hash) || !self.may_vote(parent.timestamp, now) {
+                continue;
+            }
+            let others = changes[first_at_or_below..].iter().filter(|change| change.replica != greatest.replica);
+            let mut set: Vec<ViewChange> = others.take(quorum - 1).copied().collect();
+            set.push(*greatest);
+            return Some(self.place_on(parent.clone(), hash, set));
+        }
+        self.want_lasts(&changes, outbox);
+        None
+    }
+
+    fn place_on(&self, parent: Header, parent_hash: Digest, mut changes: Vec<ViewChange>) -> Place {
+        changes.sort_by_key(|change| change.replica);
+        let stable = self.stable.as_ref().filter(|stable| stable.checkpoint.header == parent_hash);
+        let mut checkpoint = stable.map_or_else(Vec::new, |stable| stable.signatures.clone());
+        checkpoint.truncate(self.settings.membership.quorum().one_correct());
+        let justification = Some(Justification { changes, checkpoint });
+        Place { parent, parent_hash, step: Step(1), justification }
+    }
+
+    /// The planted bug, made so that the block is accepted by all who have it.
+    fn new_view_forgetting(&self, mut changes: Vec<ViewChange>) -> Option<Place> {
+        let quorum = self.settings.membership.quorum().commit();
+        if changes.len() < quorum {
+            return None;
+        }
+        changes.sort_by_key(rules::last_place);
+        changes.truncate(quorum);
+        let kept = rules::forget_greatest(&Justification { changes: changes.clone(), checkpoint: Vec::new() }).changes;
+        let greatest = kept.iter().max_by_key(|change| rules::last_place(change))?;
+        let hash = rules::last_hash(greatest, self.epoch_base);
+        let parent = self.chain.linked_header(&hash).filter(|_| self.chain.is_valid(&hash))?;
+        Some(self.place_on(parent.clone(), hash, changes))
+    }
+
+    /// Fetches the blocks that last votes name, from those who voted for them.
+    fn want_lasts(&mut self, changes: &[ViewChange], outbox: &mut Vec<Output<Message>>) {
+        let root = self.chain.root().header.place();
+        for change in changes.iter().filter(|change| rules::last_place(change) > root) {
+            if !self.chain.nodes.contains_key(&change.last.hash) && change.replica != self.me() {
+                self.want(change.last.hash, change.replica, outbox);
+            }
+        }
+    }
+
+    fn build(&mut self, now: Time, place: Place, outbox: &mut Vec<Output<Message>>) {
+        let Place { parent, parent_hash, step, justification } = place;
+        if justification.is_some() {
+            // What stands in the chain below the base is not proposed again.
+            self.pending.forget_proposed();
+            self.mark_proposed(&parent_hash);
+        }
+        let membership = &self.settings.membership;
+        let block_bytes = membership.configuration().limits.block_bytes as usize;
+        let frames = self.pending.take_batch(self.settings.tuning.batch_bytes, block_bytes);
+        let header = Header {
+            epoch: self.epoch(),
+            view: self.seat.view,
+            step,
+            height: parent.height.next(),
+            parent: parent_hash,
+            timestamp: parent.timestamp.max(now.timestamp()),
+            inline: inline_digest(&frames),
+            penalties: rules::penalties(membership, self.seat.view, step, &parent),
+            justification,
+        };
+        let block = Block::new(membership.configuration().cluster, header, frames);
+        outbox.push(Output::Broadcast(Message::Block(CertifiedBlock::bare(block.clone()))));
+        let hash = block.hash();
+        let mut node = Node::new(block, self.me());
+        node.own = true;
+        self.chain.nodes.insert(hash, node);
+        self.collect_early(&hash);
+        self.link(hash, outbox);
+    }
+
+    /// Asks the register for what is due: to leave the view, to stand by an own block, or to vote.
+    pub(super) fn use_register(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        if !self.seat.ready || self.seat.mute || self.seat.call.is_some() {
+            return;
+        }
+        let target = self.target_view();
+        if target > self.seat.view {
+            let last = self.seat.last.hash;
+            self.secure(&last, outbox);
+            self.seat.call = Some(Call::Advance(target));
+            outbox.push(Output::Advance { view: self.register_view(target) });
+        } else if let Some(hash) = self.own_uncertified().or_else(|| self.votable(now, outbox)) {
+            self.secure(&hash, outbox);
+            let Some(node) = self.chain.nodes.get(&hash) else { return };
+            let vote = node.block.position();
+            self.seat.call = Some(Call::Certify(vote));
+            outbox.push(Output::Certify { view: vote.view, step: vote.step, hash });
+        }
+    }
+
+    /// The next own block that the register has not stood by, its parent valid. Only of those built since the start:
+    /// what was built before and never certified is void, and another block may stand in its place.
+    fn own_uncertified(&self) -> Option<Digest> {
+        let due = |node: &&Node| {
+            node.own
+                && !node.is_valid()
+                && node.header().view == self.seat.view
+                && node.header().step > self.seat.step
+                && self.chain.is_valid(&node.header().parent)
+        };
+        self.chain.nodes.values().filter(due).min_by_key(|node| node.header().step).map(|node| node.block.hash())
+    }
+
+    /// The newest valid block of this view above my last vote, as far as time allows: its votes are cumulative.
+    fn votable(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) -> Option<Digest> {
+        let newer = |node: &&Node| {
+            node.header().view == self.seat.view && node.header().step > self.seat.step && node.is_valid()
+        };
+        let timely = |node: &&Node| self.may_vote(node.header().timestamp, now);
+        let found = self.chain.nodes.values().filter(newer).filter(timely).max_by_key(|node| node.header().step);
+        let found = found.map(|node| node.block.hash());
+        // A block from the future is not discarded: it waits until its time is near enough.
+        let waiting = self.chain.nodes.values().filter(newer).filter(|node| !timely(node));
+        let soonest = waiting.map(|node| node.header().timestamp.0).min();
+        let wait = soonest.map(|at| at.saturating_sub(now.wall).saturating_sub(self.tolerance_micros()));
+        let at = wait.map(|wait| now.monotonic.saturating_add(wait).saturating_add(1));
+        self.timers.want(timers::CLOCK, at, outbox);
+        found
+    }
+
+    /// Writes what a vote for `hash` rests on, lowest first, as far as the log does not have it.
+    fn secure(&mut self, hash: &Digest, outbox: &mut Vec<Output<Message>>) {
+        for at in self.chain.path(hash) {
+            let Some(node) = self.chain.nodes.get(&at) else { continue };
+            let certificate = node.certificate();
+            let missing_certificate = certificate.is_some() && !node.certificate_stored;
+            // A child that is not in the log yet will carry it there.
+            let carried = self.chain.path(hash).iter().any(|above| {
+                self.chain.nodes.get(above).is_some_and(|above| above.header().parent == at && !above.stored)
+            });
+            if node.stored && (!missing_certificate || carried) {
+                continue;
+            }
+            let parent_hash = node.header().parent;
+            let parent = self.chain.nodes.get(&parent_hash);
+            let record = CertifiedBlock {
+                block: node.block.clone(),
+                certificate,
+                parent_certificate: parent.filter(|parent| !parent.certificate_stored).and_then(Node::certificate),
+            };
+            self.persist_block(&record, outbox);
+            if record.parent_certificate.is_some() {
+                if let Some(parent) = self.chain.nodes.get_mut(&parent_hash) {
+                    parent.certificate_stored = true;
+                }
+            }
+            if let Some(node) = self.chain.nodes.get_mut(&at) {
+                node.stored = true;
+                node.certificate_stored |= certificate.is_some();
+            }
+        }
+    }
+}
