@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod config;
+pub mod dev;
 pub mod gateway;
 pub mod load;
 pub mod storage;

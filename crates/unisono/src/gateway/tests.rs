@@ -170,7 +170,7 @@ async fn a_client_that_never_reads_is_no_longer_read_and_others_go_on() {
     // The bound of the output, what was outstanding when it was reached, and what the kernel's buffers take.
     let bound = (OUTPUT_BYTES_MAX + (32 << 20)) / ANSWER + INVOCATIONS_MAX;
     assert!(deaf_answers <= bound, "{deaf_answers} answers were made for a client that reads none");
-    assert!(stage.submitted.is_empty(), "the deaf client's other lines wait outside");
+    assert!(stage.submitted.len() <= INVOCATIONS_MAX, "the deaf client's other lines wait outside");
 }
 
 #[tokio::test]
