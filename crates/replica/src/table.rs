@@ -95,11 +95,6 @@ impl SessionTable {
         self.sessions.get_mut(&id).filter(|session| session.key == *key)
     }
 
-    /// Whatever its key.
-    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(&id)
-    }
-
     /// Where `number` stands once everything below `lowest` is acknowledged.
     pub(crate) fn place<'a>(&self, session: &'a Session, number: RequestNumber, lowest: RequestNumber) -> Place<'a> {
         session.place(number, lowest, self.limits().window)
