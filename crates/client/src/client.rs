@@ -18,8 +18,10 @@ const FRAME_BYTES: usize = 32 + 64 + 1 + 8 + 8 + 4;
 /// Bytes of a request in a frame beside its operation: number and length.
 const REQUEST_BYTES: usize = 8 + 4;
 
-/// Requests whose time-outs lie this close together are repeated together: they share a signature.
+/// Requests whose time-outs lie this close together are repeated together, since they share a signature: this many
+/// microseconds, or this part of the pause that the first of them made.
 const TOGETHER_MICROSECONDS: u64 = 10_000;
+const TOGETHER_PARTS: u64 = 4;
 
 /// Repetitions of a Close: the cluster closes an idle session by itself, so this is only a courtesy.
 const CLOSE_ATTEMPTS: u32 = 5;
@@ -164,6 +166,12 @@ impl Client {
             Phase::Open { session, .. } => Some(session),
             _ => None,
         }
+    }
+
+    /// Bytes kept of a replica's votes.
+    #[cfg(test)]
+    pub(crate) fn vote_bytes(&self, replica: ReplicaId) -> u64 {
+        self.peer(replica).vote_bytes
     }
 
     /// Whom it takes for the leader.
@@ -334,9 +342,8 @@ impl Client {
         let number = self.next;
         let room = self.room();
         let limits = self.limits();
-        let limit = (limits.operation_bytes as usize)
-            .min(limits.frame_bytes as usize)
-            .saturating_sub(FRAME_BYTES + REQUEST_BYTES);
+        let one_frame = (limits.frame_bytes as usize).saturating_sub(FRAME_BYTES + REQUEST_BYTES);
+        let limit = one_frame.min(limits.operation_bytes as usize);
         let refused = match &self.phase {
             Phase::Ended(error) => Some(error.clone()),
             Phase::Closing { .. } => Some(InvokeError::Closed),
@@ -511,10 +518,9 @@ impl Client {
     }
 
     fn repeat_due(&mut self, now: Time, out: &mut Vec<Output>) {
-        if self.due.first().is_none_or(|(at, _)| *at > now.monotonic) {
-            return;
-        }
-        let until = now.monotonic.saturating_add(TOGETHER_MICROSECONDS);
+        let Some((_, first)) = self.due.first().filter(|(at, _)| *at <= now.monotonic) else { return };
+        let together = (self.outstanding[first].wait / TOGETHER_PARTS).max(TOGETHER_MICROSECONDS);
+        let until = now.monotonic.saturating_add(together);
         let numbers: Vec<RequestNumber> =
             self.due.iter().take_while(|(at, _)| *at <= until).map(|(_, number)| *number).collect();
         // A request may wait inside the service; that others are answered meanwhile shows that the leader is well.
