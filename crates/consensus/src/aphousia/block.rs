@@ -129,7 +129,8 @@ struct Parts {
 
 impl Block {
     /// A new block. The caller has put [`inline_digest`] of `frames` into `header`.
-    pub(super) fn new(cluster: ClusterId, header: Header, frames: Vec<Frame>) -> Self {
+    #[must_use]
+    pub fn new(cluster: ClusterId, header: Header, frames: Vec<Frame>) -> Self {
         let header_bytes: Bytes = encode(&header).into();
         let hash = header_hash(cluster, &header_bytes);
         let frame_bytes = frames.iter().map(|frame| frame.wire().len() + FRAME_OVERHEAD_BYTES).sum();

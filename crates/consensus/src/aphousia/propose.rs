@@ -239,11 +239,9 @@ impl Aphousia {
             }
             let parent_hash = node.header().parent;
             let parent = self.chain.nodes.get(&parent_hash);
-            let record = CertifiedBlock {
-                block: node.block.clone(),
-                certificate,
-                parent_certificate: parent.filter(|parent| !parent.certificate_stored).and_then(Node::certificate),
-            };
+            // A record that repeats a block says all that the one before said: a log may keep only the newest.
+            let parent_certificate = parent.and_then(Node::certificate);
+            let record = CertifiedBlock { block: node.block.clone(), certificate, parent_certificate };
             self.persist_block(&record, outbox);
             if record.parent_certificate.is_some() {
                 if let Some(parent) = self.chain.nodes.get_mut(&parent_hash) {
