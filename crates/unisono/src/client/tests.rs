@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, atomic::AtomicU64},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::broadcast};
 use unisono_types::{
     Answer, ClientMessage, ClusterId, Configuration, Epoch, Frame, FrameBody, Incarnation, Limits, Member, ReplicaId,
     Reply, ReplyBody, SequenceNumber, SessionId, decode, encode,
@@ -70,9 +70,19 @@ impl Agreed {
         }
     }
 
-    async fn serve(self: Arc<Self>, replica: u8, cluster: ClusterId, mut link: Link) {
-        while let Ok(bytes) = link.read().await {
-            let ClientMessage::Frame(wire) = decode(&bytes, bytes.len()).unwrap();
+    /// What one replica is sent, all answer: the order, as far as a client can see it.
+    async fn serve(self: Arc<Self>, replica: u8, cluster: ClusterId, order: broadcast::Sender<Bytes>, mut link: Link) {
+        let mut ordered = order.subscribe();
+        loop {
+            let wire = tokio::select! {
+                bytes = link.read() => {
+                    let Ok(bytes) = bytes else { return };
+                    let ClientMessage::Frame(wire) = decode(&bytes, bytes.len()).unwrap();
+                    order.send(wire).unwrap();
+                    continue;
+                }
+                wire = ordered.recv() => wire.unwrap(),
+            };
             let answers = self.answer(replica, &Frame::parse(cluster, wire, 1 << 25).unwrap());
             let reply = Reply { epoch: Epoch(0), leader: ReplicaId(0), executed: SequenceNumber(1), answers };
             if !reply.answers.is_empty() && link.write(&encode(&reply)).await.is_err() {
@@ -108,13 +118,14 @@ async fn stage(agreed: Agreed) -> (ClientConfig, Arc<Agreed>) {
         limits: Limits { window: WINDOW, ..Limits::default() },
     })
     .unwrap();
+    let (order, _) = broadcast::channel(4096);
     for (index, listener) in (0..REPLICAS).zip(listeners) {
-        let (agreed, cluster) = (agreed.clone(), membership.configuration().cluster);
+        let (agreed, cluster, order) = (agreed.clone(), membership.configuration().cluster, order.clone());
         tokio::spawn(listen(listener, Acceptor::new(&key(1 + index), membership.clone()), move |accepted| {
-            let agreed = agreed.clone();
+            let (agreed, order) = (agreed.clone(), order.clone());
             async move {
                 if let Ok(accepted) = accepted {
-                    agreed.serve(index, cluster, accepted.link).await;
+                    agreed.serve(index, cluster, order, accepted.link).await;
                 }
             }
         }));
