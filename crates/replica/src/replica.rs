@@ -33,10 +33,6 @@ const DIVERGENCE: Timer = TimerId(OWN_TIMERS | 5);
 const CHECKPOINT_AGAIN_MICROSECONDS: u64 = 1_000_000;
 const CHECKPOINT_AGAIN_MICROSECONDS_MAX: u64 = 30_000_000;
 
-/// Frames of clients handed to consensus and not yet ordered may take this many full blocks: enough to fill the
-/// pipeline, and a bound on what a crowd of clients can make a replica hold.
-const WAITING_BLOCKS: u64 = 4;
-
 /// An empty frame keeps its session alive when it comes after this part of the idle limit; earlier ones only say where
 /// the client is.
 const KEEP_ALIVE_PARTS: u64 = 8;
@@ -50,7 +46,6 @@ pub struct Replica<C: Consensus> {
     checkpoints: Checkpoints,
     proposals: Proposals,
     replies: Replies,
-    waiting: Waiting,
     divergence: Option<Divergence>,
     queries: BTreeMap<QueryId, Query>,
     next_query: QueryId,
@@ -66,13 +61,6 @@ pub struct Replica<C: Consensus> {
     inbox: VecDeque<consensus::Input<C::Message>>,
     effects: Vec<Effect>,
     steps: Vec<Step>,
-}
-
-/// Frames of clients that consensus holds.
-#[derive(Clone, Debug, Default)]
-struct Waiting {
-    frames: BTreeMap<Digest, u64>,
-    bytes: u64,
 }
 
 /// Why the executor was asked.
@@ -94,7 +82,6 @@ impl<C: Consensus> Replica<C> {
             checkpoints: Checkpoints::new(membership),
             proposals: Proposals::new(settings.marks, membership.configuration().limits.session_idle),
             replies: Replies::default(),
-            waiting: Waiting::default(),
             divergence: None,
             queries: BTreeMap::new(),
             next_query: QueryId(0),
@@ -259,7 +246,7 @@ impl<C: Consensus> Replica<C> {
             }
         };
         if wanted {
-            self.submit(frame);
+            self.inbox.push_back(consensus::Input::Submit(frame)); // which bounds what it holds
         }
     }
 
@@ -336,25 +323,9 @@ impl<C: Consensus> Replica<C> {
         true
     }
 
-    /// Hands a client's frame to consensus, unless too much waits there already.
-    fn submit(&mut self, frame: Verified<Frame>) {
-        let limits = &self.settings.membership.configuration().limits;
-        let room = WAITING_BLOCKS * u64::from(limits.block_bytes);
-        if self.waiting.bytes >= room && self.consensus.status().pending < self.waiting.frames.len() {
-            self.waiting = Waiting::default(); // consensus let go of some that were never ordered
-        }
-        if self.waiting.bytes >= room {
-            self.counters.crowded_out_frames += 1;
-            return;
-        }
-        self.waiting.add(&frame);
-        self.inbox.push_back(consensus::Input::Submit(frame));
-    }
-
     // ----------------------------------------------------------------------------------- order and execution
 
     fn decided(&mut self, decision: &Decision, out: &mut Vec<Output<C::Message>>) {
-        self.waiting.remove(&decision.frames);
         let mut effects = core::mem::take(&mut self.effects);
         self.order.walk(decision, &mut effects);
         for effect in effects.drain(..) {
@@ -646,24 +617,6 @@ impl<C: Consensus> Replica<C> {
     fn invariants(&self) {
         assert!(self.executed <= self.order.height(), "execution cannot be ahead of the order");
         assert!(self.halted || self.inbox.is_empty(), "consensus has had everything that was for it");
-    }
-}
-
-impl Waiting {
-    fn add(&mut self, frame: &Frame) {
-        let bytes = frame.wire().len() as u64;
-        if self.frames.insert(frame.id(), bytes).is_none() {
-            self.bytes += bytes;
-        }
-    }
-
-    fn remove(&mut self, frames: &[Frame]) {
-        for frame in frames {
-            if self.frames.is_empty() {
-                return;
-            }
-            self.bytes -= self.frames.remove(&frame.id()).unwrap_or(0);
-        }
     }
 }
 

@@ -58,8 +58,6 @@ pub struct Counters {
     pub foreign_frames: u64,
     /// Of a session that has too many bytes of replies stored.
     pub held_back_frames: u64,
-    /// While too many bytes waited to be ordered.
-    pub crowded_out_frames: u64,
     /// Of a session that is not open.
     pub sessionless_frames: u64,
 }
