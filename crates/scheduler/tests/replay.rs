@@ -81,3 +81,27 @@ fn without_parking_behind_locks_sequential_is_uds_with_one_primary() {
         assert_eq!(by_uds.objects, by_sequential.objects, "seed {seed}");
     }
 }
+
+#[test]
+fn locks_come_and_go_without_a_trace() {
+    for seed in 3_000..3_020 {
+        let scenario = Scenario::random(seed, Features::ALL);
+        let (log, _) = lead(&scenario, uds, seed);
+        let mut executor = Executor::new(&scenario, uds(&scenario.parameters), Timing::PLAIN, 0);
+        executor.run(&log);
+        // Whatever the last round used is dropped at its end.
+        executor.deliver(&LogEntry::Mark);
+        assert_eq!(executor.scheduler.locks_in_use(), 0, "seed {seed}");
+    }
+}
+
+/// The simulator plants this bug to show that its checkers work; here it shows that these tests do.
+#[cfg(feature = "planted")]
+#[test]
+fn a_lock_granted_in_arrival_order_is_found() {
+    use unisono_scheduler::uds::Planted;
+    let planted =
+        |parameters: &Parameters| Box::new(Uds::planted(parameters.clone(), Planted::ArrivalOrder)) as Box<dyn Checked>;
+    let (different, first, _) = replays(0..40, 4, Features::ALL, planted);
+    assert!(different > 40, "only {different} of 160 replays differ, the first is {first:?}");
+}

@@ -29,6 +29,8 @@ pub struct Outcome {
     pub objects: Vec<Object>,
     pub reports: Vec<RoundReport>,
     pub rounds: u64,
+    /// Threads that did not come to their end, and of those the parked.
+    pub left: (usize, usize),
     pub deadlocks: usize,
     pub timeouts: usize,
 }
@@ -162,11 +164,19 @@ impl<'a> Executor<'a> {
                 log.push(entry);
             }
         }
-        (log, self.finish())
+        let outcome = self.finish();
+        assert_eq!(outcome.left, (0, 0), "it led to the end");
+        (log, outcome)
     }
 
-    /// Runs a log.
+    /// Runs a log to its end.
     pub fn follow(mut self, log: &[LogEntry]) -> Outcome {
+        self.run(log);
+        self.finish()
+    }
+
+    /// Runs a log until nobody can go on.
+    pub fn run(&mut self, log: &[LogEntry]) {
         let mut entries = log.iter();
         loop {
             assert!(self.steps < 4_000_000, "livelock: {:?}", self.scheduler.status());
@@ -179,7 +189,7 @@ impl<'a> Executor<'a> {
                     }
                 }
             } else if self.running.is_empty() {
-                return self.finish();
+                return;
             } else {
                 self.step();
             }
@@ -189,7 +199,7 @@ impl<'a> Executor<'a> {
     fn finish(mut self) -> Outcome {
         self.scheduler.check();
         let status = self.scheduler.status();
-        assert_eq!((status.threads, status.parked), (0, 0), "somebody is left: {status:?}");
+        self.outcome.left = (status.threads, status.parked);
         self.outcome.rounds = status.round;
         for owners in self.outcome.owners.values_mut() {
             for readers in owners.chunk_by_mut(|a, b| !a.1 && !b.1) {
@@ -248,7 +258,7 @@ impl<'a> Executor<'a> {
             }
         }
         self.grants = grants;
-        if self.steps % 16 == 0 {
+        if self.steps.is_multiple_of(16) {
             self.scheduler.check();
         }
     }
@@ -304,7 +314,7 @@ impl<'a> Executor<'a> {
     fn step(&mut self) {
         let chosen = self.random.below(self.running.len() as u64) as usize;
         let position = self.threads[self.running[chosen].0 as usize].as_ref().expect("a live thread").position;
-        if position.wrapping_mul(self.timing.slow) % 5 == 0 && self.random.percent(80) {
+        if position.wrapping_mul(self.timing.slow).is_multiple_of(5) && self.random.percent(80) {
             return;
         }
         let (thread, answer) = self.running.swap_remove(chosen);

@@ -13,17 +13,27 @@ use unisono_scheduler::{Order, Parameters, Scheduler};
 /// A policy that can check itself.
 pub trait Checked: Scheduler {
     fn check(&self);
+
+    fn locks_in_use(&self) -> usize;
 }
 
 impl Checked for Uds {
     fn check(&self) {
         self.invariants();
     }
+
+    fn locks_in_use(&self) -> usize {
+        self.locks_in_use()
+    }
 }
 
 impl Checked for Sequential {
     fn check(&self) {
         self.invariants();
+    }
+
+    fn locks_in_use(&self) -> usize {
+        self.locks_in_use()
     }
 }
 

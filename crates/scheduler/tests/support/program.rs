@@ -122,7 +122,8 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
         2 | 3 => steps.extend([Lock(lock), Touch(lock), Unlock(lock), Compute]),
         4..=6 => {
             let other = (lock + 1 + random.below(hot as u64 - 1) as usize) % hot;
-            let any_order = features.cycles && random.percent(30);
+            // A token lock last: nobody keeps producers out while it stands behind a parked owner.
+            let any_order = features.cycles && random.percent(30) && lock < FIRST_TOKEN_LOCK;
             let (a, b) = if any_order { (lock, other) } else { (lock.min(other), lock.max(other)) };
             steps.extend([Lock(a), Compute, Lock(b), Touch(b), Touch(a), Unlock(a), Compute, Unlock(b)]);
         }
@@ -144,7 +145,8 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
             steps.extend([Lock(lock), Consume { lock: token, queue, timeout: Some(random.below(20)) }, Unlock(lock)]);
         }
         19 if features.nonsense => steps.push(Nonsense(lock)),
-        20 if features.forget => steps.extend([Lock(lock), Touch(lock)]),
+        // Never a token lock: its producers would stand behind it for ever.
+        20 if features.forget && lock < FIRST_TOKEN_LOCK => steps.extend([Lock(lock), Touch(lock)]),
         _ => steps.extend([Compute, Compute]),
     }
 }
