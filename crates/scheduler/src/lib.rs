@@ -166,7 +166,8 @@ pub enum OperationResult {
     Granted,
     /// The time-out came first. After a timed wait the lock is owned again, after a timed lock it is not.
     TimedOut,
-    /// The lock operation would have closed a cycle; it was not performed.
+    /// The lock operation would have closed a cycle; it was not performed. A wait that ends like this does not own its
+    /// lock; everything else that the thread owned, it owns still.
     Deadlock,
     /// The thread owns that lock already (or, for unlock, wait and notify, does not own it). Nothing happened.
     NotPossible,

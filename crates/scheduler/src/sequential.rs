@@ -285,7 +285,9 @@ impl Sequential {
             return self.resume(thread, result, grants);
         }
         self.locks.enqueue(thread, lock, mode);
-        if self.cycles.lies_on_cycle(&self.locks, thread, self.threads.len()) {
+        // Who owns nothing, nobody waits for: a long queue costs a newcomer no search.
+        let may_close_cycle = self.locks.first_owned(thread).is_some();
+        if may_close_cycle && self.cycles.lies_on_cycle(&self.locks, thread, self.threads.len()) {
             self.locks.leave(thread);
             return self.resume(thread, OperationResult::Deadlock, grants);
         }

@@ -147,7 +147,8 @@ pub struct Uds {
 
     // From round to round.
     next_now: u64,
-    boost: usize,
+    /// Primaries beyond n: grows while rounds make no progress.
+    boost: u32,
     /// Short rounds that the Flush under the cursor has had.
     held: u32,
     /// The last round had all of E as primaries and made no progress.

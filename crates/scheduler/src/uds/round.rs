@@ -262,7 +262,7 @@ impl Uds {
         self.progress = false;
         let primaries = self.parameters.primaries.max(1) as usize;
         let eligible = self.carried.len() + self.eligible.len();
-        self.slots_max = primaries.saturating_add(self.boost).min(primaries.saturating_add(eligible));
+        self.slots_max = primaries.saturating_add(self.boost as usize).min(primaries.saturating_add(eligible));
         self.turns.begin(self.slots_max);
         let mut carried = core::mem::take(&mut self.carried);
         let mut rest = carried.iter().copied().peekable();
@@ -330,7 +330,7 @@ impl Uds {
     fn digest(&self) -> [u8; 32] {
         let mut digest = DigestWriter::new("unisono uds state");
         self.parameters.digest(&mut digest);
-        digest.words(&[self.round, self.cursor, self.now, self.boost as u64, self.held.into(), self.stuck.into()]);
+        digest.words(&[self.round, self.cursor, self.now, self.boost.into(), self.held.into(), self.stuck.into()]);
         let mut threads: Vec<u32> = (0..self.threads.len() as u32)
             .filter(|thread| !matches!(self.threads[*thread as usize].state, State::Vacant | State::Fresh))
             .collect();
