@@ -9,10 +9,14 @@
 //! Everything that decides lives in pure crates (`replica`, `consensus`, `trusted`, `scheduler`, `client`); here are
 //! the sockets, files, clocks and threads around them, and nothing that decides.
 
+pub mod admin;
 pub mod client;
 pub mod config;
 pub mod dev;
 pub mod gateway;
 pub mod load;
+pub mod metrics;
+pub mod node;
 pub mod storage;
 pub mod transport;
+pub mod verify;

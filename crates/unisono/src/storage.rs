@@ -54,19 +54,22 @@ pub struct Owner {
 }
 
 /// How a log is kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct LogSettings {
     /// Whose.
     pub owner: Owner,
     /// [`SEGMENT_BYTES`], less in tests.
     pub segment_bytes: u64,
+    /// The name of the block that a block stands on, as the algorithm encodes it. Commits are cumulative: which of two
+    /// forks lies below a committed block is known from here.
+    pub parent: fn(&Bytes) -> Option<Digest>,
 }
 
 impl LogSettings {
     /// The usual ones.
     #[must_use]
-    pub const fn new(owner: Owner) -> Self {
-        Self { owner, segment_bytes: SEGMENT_BYTES }
+    pub const fn new(owner: Owner, parent: fn(&Bytes) -> Option<Digest>) -> Self {
+        Self { owner, segment_bytes: SEGMENT_BYTES, parent }
     }
 }
 

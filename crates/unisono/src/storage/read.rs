@@ -19,7 +19,7 @@ pub struct CommittedBlock {
     pub hash: Digest,
     /// As the algorithm encodes it.
     pub bytes: Bytes,
-    /// The commit's proof.
+    /// The proof that it and all before it are decided; empty where only a later one says so.
     pub proof: Bytes,
 }
 
@@ -28,6 +28,7 @@ pub struct CommittedBlock {
 pub struct LogReader {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) durable: Arc<Mutex<Durable>>,
+    pub(super) parent: fn(&Bytes) -> Option<Digest>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -36,11 +37,16 @@ impl std::fmt::Debug for LogReader {
     }
 }
 
-/// Where a block stands, and how many bytes it has.
-type Found = (Place, u32);
+/// A block that may turn out to be decided.
+struct Candidate {
+    place: Place,
+    length: u32,
+    parent: Option<Digest>,
+}
 
 impl LogReader {
-    /// Committed blocks from `from` on without gaps, about `bytes_max` bytes of them, at least one if there is one.
+    /// Committed blocks from `from` on without gaps, about `bytes_max` bytes of them, at least one if there is one. The
+    /// last one has its proof.
     ///
     /// # Errors
     /// [`StorageError`] when the disk fails or what was written cannot be read any more.
@@ -59,9 +65,9 @@ impl LogReader {
             let limit = if number == end.segment { end.offset } else { file.length().map_err(failed)? };
             Ok(Segment::new(file, number, salt, limit))
         };
-        // Candidates are places, not bytes: forks and what is not yet committed cost nothing.
-        let mut blocks: BTreeMap<(SequenceNumber, Digest), Found> = BTreeMap::new();
-        let mut chosen: Vec<(SequenceNumber, Digest, Found, Bytes)> = Vec::new();
+        // Candidates are places, not bytes: forks and what is not yet committed cost little.
+        let mut blocks: BTreeMap<(SequenceNumber, Digest), Candidate> = BTreeMap::new();
+        let mut chosen: Vec<(SequenceNumber, Digest, Place, Bytes)> = Vec::new();
         let (mut next, mut bytes, mut whole, mut at) = (from, 0usize, mark.whole, mark.place.offset);
         'segments: for (number, salt) in (1u64..).zip(salts).skip_while(|(number, _)| *number < mark.place.segment) {
             if number > end.segment {
@@ -80,14 +86,18 @@ impl LogReader {
                 let Some((sequence, hash, rest)) = split_block(&record.payload) else { continue };
                 match record.header.kind {
                     Kind::Block if sequence >= next => {
-                        blocks.insert((sequence, hash), (record.place, record.header.length));
+                        let (place, length) = (record.place, record.header.length);
+                        blocks.insert((sequence, hash), Candidate { place, length, parent: (self.parent)(&rest) });
                     }
-                    Kind::Commit if sequence == next => {
-                        let Some(found) = blocks.remove(&(sequence, hash)) else { break 'segments };
+                    Kind::Commit if sequence >= next => {
+                        let Some(run) = run(&mut blocks, next, (sequence, hash)) else { break 'segments };
                         blocks.retain(|(other, _), _| *other > sequence);
-                        bytes += found.1 as usize;
-                        chosen.push((sequence, hash, found, rest));
-                        next = next.next();
+                        next = sequence.next();
+                        for (sequence, hash, candidate) in run {
+                            bytes += candidate.length as usize;
+                            chosen.push((sequence, hash, candidate.place, Bytes::new()));
+                        }
+                        chosen.last_mut().expect("a run has its last block").3 = rest;
                         if bytes >= bytes_max {
                             break 'segments;
                         }
@@ -98,7 +108,7 @@ impl LogReader {
             whole = walk.whole;
         }
         let mut committed = Vec::with_capacity(chosen.len());
-        for (sequence, hash, (place, _), proof) in chosen {
+        for (sequence, hash, place, proof) in chosen {
             committed.push(CommittedBlock { sequence, hash, bytes: self.block_at(place)?, proof });
         }
         Ok(committed)
@@ -126,5 +136,25 @@ impl LogReader {
 
     fn failed(&self, segment: u64, error: std::io::Error) -> StorageError {
         StorageError::io("reading", &self.disk.path(&segment_name(segment)), error)
+    }
+}
+
+/// The blocks from `next` up to the committed one, by their parents. `None` when one of them is not there.
+fn run(
+    blocks: &mut BTreeMap<(SequenceNumber, Digest), Candidate>,
+    next: SequenceNumber,
+    committed: (SequenceNumber, Digest),
+) -> Option<Vec<(SequenceNumber, Digest, Candidate)>> {
+    let (mut sequence, mut hash) = committed;
+    let mut run = Vec::new();
+    loop {
+        let candidate = blocks.remove(&(sequence, hash))?;
+        let parent = candidate.parent;
+        run.push((sequence, hash, candidate));
+        if sequence == next {
+            run.reverse();
+            return Some(run);
+        }
+        (sequence, hash) = (sequence.previous()?, parent?);
     }
 }

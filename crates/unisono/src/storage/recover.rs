@@ -101,7 +101,7 @@ pub fn open(disk: Arc<dyn Disk>, settings: LogSettings) -> Result<Opened, Storag
         let marked = disk.create(USED_MARK, 1).and_then(|_| disk.sync_directory());
         marked.map_err(|error| StorageError::io("creating", &disk.path(USED_MARK), error))?;
     }
-    let reader = LogReader { disk, durable: Arc::clone(&writer.durable) };
+    let reader = LogReader { disk, durable: Arc::clone(&writer.durable), parent: settings.parent };
     let recovered = scan.recovered(&reader, cut)?;
     Ok(Opened { recovered, reader, writer })
 }

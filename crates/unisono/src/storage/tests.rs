@@ -138,8 +138,17 @@ impl DiskFile for MemoryFile {
     }
 }
 
-const SETTINGS: LogSettings =
-    LogSettings { owner: Owner { cluster: ClusterId([7; 16]), replica: ReplicaId(1) }, segment_bytes: 8 << 10 };
+const SETTINGS: LogSettings = LogSettings {
+    owner: Owner { cluster: ClusterId([7; 16]), replica: ReplicaId(1) },
+    segment_bytes: 8 << 10,
+    parent,
+};
+
+/// Forks begin behind block 1.
+fn parent(block: &Bytes) -> Option<Digest> {
+    let sequence = u64::from_le_bytes(*block.first_chunk()?);
+    Some(digest(sequence - 1, if sequence == 2 { 0 } else { *block.get(8)? }))
+}
 
 fn digest(sequence: u64, fork: u8) -> Digest {
     Digest::of("test", &[&sequence.to_le_bytes(), &[fork]])
@@ -239,6 +248,21 @@ fn of_two_forks_the_committed_one_is_read() {
     let read = log.reader.committed(SequenceNumber(1), 1 << 20).unwrap();
     assert_eq!(read.iter().map(|block| block.hash).collect::<Vec<_>>(), [digest(1, 0), digest(2, 2)]);
     assert_eq!(log.recovered.blocks, [content(3, 1, 10), content(3, 2, 20), content(4, 2, 5)]);
+}
+
+#[test]
+fn a_commit_stands_for_all_blocks_below_it_by_their_parents() {
+    let disk = MemoryDisk::default();
+    let mut log = opened(&disk);
+    log.writer.append(&[block(1, 0, 10), block(2, 1, 10), block(3, 1, 10), block(2, 2, 20), block(3, 2, 20)]).unwrap();
+    log.writer.append(&[commit(3, 1), block(4, 1, 30), commit(4, 1)]).unwrap();
+    let hashes = |from, bytes| -> Vec<Digest> {
+        log.reader.committed(SequenceNumber(from), bytes).unwrap().iter().map(|block| block.hash).collect()
+    };
+    assert_eq!(hashes(1, 1 << 20), [digest(1, 0), digest(2, 1), digest(3, 1), digest(4, 1)]);
+    assert_eq!(hashes(2, 1), [digest(2, 1), digest(3, 1)], "cut only where there is a proof");
+    let read = log.reader.committed(SequenceNumber(2), 1).unwrap();
+    assert_eq!((read[0].proof.len(), &read[1].proof[..]), (0, &b"proof 3"[..]));
 }
 
 #[test]

@@ -85,6 +85,13 @@ impl Link {
         write_piece(&mut self.stream, &frame_message(message)).await
     }
 
+    /// [`run`](Self::run), and tells the inlet when it is over.
+    pub async fn serve<T: Clone>(self, outbox: &Outbox, inlet: &Inlet<T>) {
+        let reason = self.run(outbox, inlet).await;
+        outbox.close();
+        inlet.send(LinkEvent::Down(reason)).await;
+    }
+
     /// Sends what comes into `outbox` and passes on what is received, until the link ends; says why it did.
     pub async fn run<T: Clone>(self, outbox: &Outbox, inlet: &Inlet<T>) -> LinkError {
         let Self { stream, mut buffer, limit } = self;

@@ -1,0 +1,649 @@
+//! The event loop.
+
+use super::links::{Arrival, Arrivals, Links, Source};
+use super::register::DurableRegister;
+use super::timers::Timers;
+use super::NodeError;
+use crate::admin;
+use crate::config::{ReplicaConfig, Schedule};
+use crate::storage::{
+    self, CommittedBlock, Entry, LogReader, LogSettings, LogThread, Owner, RealDisk, Recovered, Report, Ticket,
+};
+use crate::transport::{self, Accepted, Acceptor, Inbound, Link, LinkEvent, Role};
+use crate::verify::Pool;
+use bytes::Bytes;
+use std::collections::{BTreeSet, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use unisono_consensus::aphousia::{self, Aphousia, Header};
+use unisono_consensus::{Consensus, PersistId, Provide, Record, RegisterAnswer};
+use unisono_execution::{Executor, Service};
+use unisono_replica::{HaltReason, Input, MarkRule, Output, PeerMessage, Replica, Settings, Status};
+use unisono_scheduler::{Order, Parameters, Scheduler, sequential::Sequential, uds::Uds};
+use unisono_types::{
+    ClientMessage, Digest, Done, Frame, Message, Rejected, ReplicaId, SequenceNumber, Time, Unverified, Verified,
+    VerifyContext, Work, decode,
+};
+
+/// What the pure core is run with in this version.
+type Algorithm = Aphousia;
+type AlgorithmMessage = <Algorithm as Consensus>::Message;
+
+/// Messages taken from each queue per wake-up: enough to fill a block, few enough that timers are on time.
+const ARRIVALS_MAX: usize = 512;
+
+/// Bytes of committed blocks in one answer to a peer that is far behind.
+const PROVIDED_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of the own log that are replayed at once.
+const REPLAY_BYTES: usize = 4 << 20;
+
+/// A connection at rest sleeps; when no timer is set, this wakes the loop all the same.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Everything that reaches the loop but messages of links.
+enum Notice {
+    Accepted(Accepted),
+    Stored(Report),
+    Worked,
+    Provided { to: ReplicaId, message: Option<Bytes> },
+    Status(oneshot::Sender<serde_json::Value>),
+}
+
+/// What a group commit lets happen.
+enum Promise {
+    Persisted(PersistId),
+    Answered(RegisterAnswer),
+}
+
+/// What a link sent, on its way through the check of signatures.
+enum Checked {
+    Peer(ReplicaId, Verified<PeerMessage<AlgorithmMessage>>),
+    Client(Verified<Frame>),
+}
+
+/// One replica.
+pub(super) struct Node {
+    config: ReplicaConfig,
+    context: Arc<VerifyContext>,
+    replica: Replica<Algorithm>,
+    register: DurableRegister,
+    executor: Executor,
+    executed: SequenceNumber,
+    log: LogThread,
+    reader: LogReader,
+    pool: Pool,
+    notices: mpsc::UnboundedReceiver<Notice>,
+    notify: mpsc::UnboundedSender<Notice>,
+    worked: Arc<AtomicBool>,
+    timers: Timers,
+    started: Instant,
+    inputs: Vec<Input<AlgorithmMessage>>,
+    outputs: Vec<Output<AlgorithmMessage>>,
+    done: Vec<Done>,
+    /// The group that is being gathered, and what it lets happen.
+    group: Vec<Entry>,
+    group_promises: Vec<Promise>,
+    group_urgent: bool,
+    /// Groups on their way to the disk.
+    waiting: VecDeque<(Ticket, Vec<Promise>)>,
+    /// Peers for which the log is being read.
+    providing: BTreeSet<ReplicaId>,
+    halted: Option<HaltReason>,
+    counters: Counters,
+}
+
+struct Counters {
+    wakeups: metrics::Counter,
+    messages: metrics::Counter,
+    requests: metrics::Counter,
+    finished: metrics::Counter,
+    replies: metrics::Counter,
+    decisions: metrics::Gauge,
+    executed: metrics::Gauge,
+    view: metrics::Gauge,
+    pending: metrics::Gauge,
+    clients: metrics::Gauge,
+    peers: metrics::Gauge,
+    log_queue: metrics::Gauge,
+    sync: metrics::Histogram,
+    group: metrics::Histogram,
+    wakeup: metrics::Histogram,
+}
+
+impl Counters {
+    fn new() -> Self {
+        Self {
+            wakeups: metrics::counter!("unisono_wakeups_total"),
+            messages: metrics::counter!("unisono_messages_total"),
+            requests: metrics::counter!("unisono_requests_ordered_total"),
+            finished: metrics::counter!("unisono_requests_finished_total"),
+            replies: metrics::counter!("unisono_replies_total"),
+            decisions: metrics::gauge!("unisono_height"),
+            executed: metrics::gauge!("unisono_executed"),
+            view: metrics::gauge!("unisono_view"),
+            pending: metrics::gauge!("unisono_pending_frames"),
+            clients: metrics::gauge!("unisono_client_links"),
+            peers: metrics::gauge!("unisono_peer_links_up"),
+            log_queue: metrics::gauge!("unisono_log_queue_bytes"),
+            sync: metrics::histogram!("unisono_log_sync_seconds"),
+            group: metrics::histogram!("unisono_log_group_size"),
+            wakeup: metrics::histogram!("unisono_wakeup_messages_size"),
+        }
+    }
+}
+
+impl Node {
+    /// Opens the log and brings the state up to its end.
+    pub(super) fn recover<S: Service>(config: &ReplicaConfig) -> Result<Self, NodeError> {
+        let context = Arc::new(config.cluster.verify_context());
+        let disk = RealDisk::lock(&config.data_directory())?;
+        let owner = Owner { cluster: context.cluster, replica: config.id };
+        let opened = storage::open(Arc::new(disk), LogSettings::new(owner, parent_of))?;
+        let (recovered, reader) = (opened.recovered.clone(), opened.reader.clone());
+        if let Some(torn) = &recovered.torn {
+            tracing::warn!("the log ended within a write at {torn}: nobody was told of it, and it was left behind");
+        }
+        if recovered.damaged_copies > 0 {
+            tracing::warn!(copies = recovered.damaged_copies, "one copy of the vote register's state is damaged: check the disk");
+        }
+        let register = DurableRegister::restore(config, recovered.register.as_ref())?;
+        let last = recovered.committed.as_ref().map_or(SequenceNumber(0), |block| block.sequence);
+        let consensus = Self::consensus(config, &register, recovered);
+        let membership = config.cluster.membership.clone();
+        let signer = config.host.signer().clone();
+        let settings = Settings { id: config.id, signer, membership, marks: MarkRule::default() };
+        let (notify, notices) = mpsc::unbounded_channel();
+        let stored = notify.clone();
+        let log = LogThread::start(opened, move |report| drop(stored.send(Notice::Stored(report))))
+            .map_err(NodeError::system("starting the storage thread"))?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let executor_settings = unisono_execution::Settings {
+            cluster: context.cluster,
+            workers: config.workers,
+            ..unisono_execution::Settings::default()
+        };
+        let mut node = Self {
+            config: config.clone(),
+            replica: Replica::new(settings, consensus),
+            register,
+            executor: Executor::new::<S>(scheduler(config.cluster.schedule), executor_settings),
+            executed: SequenceNumber(0),
+            log,
+            reader,
+            pool: Pool::new(crate::verify::threads_for(cores)).map_err(NodeError::system("starting threads"))?,
+            context,
+            notices,
+            notify,
+            worked: Arc::new(AtomicBool::new(false)),
+            timers: Timers::default(),
+            started: Instant::now(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            done: Vec::new(),
+            group: Vec::new(),
+            group_promises: Vec::new(),
+            group_urgent: false,
+            waiting: VecDeque::new(),
+            providing: BTreeSet::new(),
+            halted: None,
+            counters: Counters::new(),
+        };
+        node.replay(last)?;
+        Ok(node)
+    }
+
+    fn consensus(config: &ReplicaConfig, register: &DurableRegister, recovered: Recovered) -> Algorithm {
+        let membership = config.cluster.membership.clone();
+        let settings = aphousia::Settings::new(config.id, config.host.signer().clone(), membership);
+        let proof = recovered.committed.as_ref().map(|block| block.proof.clone());
+        let committed = recovered.committed.map(|CommittedBlock { sequence, hash, bytes, .. }| (sequence, hash, bytes));
+        let register = register.state();
+        Algorithm::new(settings, aphousia::Recovered { register, committed, blocks: recovered.blocks, proof })
+    }
+
+    /// Executes the own log again, up to its last committed block.
+    fn replay(&mut self, last: SequenceNumber) -> Result<(), NodeError> {
+        let start = Instant::now();
+        let mut next = SequenceNumber(1);
+        while next <= last {
+            let blocks = self.reader.committed(next, REPLAY_BYTES)?;
+            if blocks.is_empty() {
+                return Err(NodeError::Unreadable(next.0));
+            }
+            for block in blocks {
+                let decision = Algorithm::decision(&block.bytes, &self.context);
+                let decision = decision.map_err(|_| NodeError::Unreadable(block.sequence.0))?;
+                self.replica.replay(&decision, &mut self.outputs);
+                next = block.sequence.next();
+                let outputs = std::mem::take(&mut self.outputs);
+                for output in outputs {
+                    if let Output::Execute(work) = output {
+                        self.executor.submit(work);
+                    }
+                }
+            }
+            if self.config.workers > 0 {
+                self.executor.wait_idle();
+            }
+            // What finishes now goes into the stored replies; there is nobody to send anything to yet.
+            self.turn(None);
+        }
+        if last > SequenceNumber(0) {
+            tracing::info!(decisions = last.0, seconds = start.elapsed().as_secs_f32(), "replayed the log");
+        }
+        Ok(())
+    }
+
+    /// Serves until `stop`.
+    pub(super) async fn run(
+        mut self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+        ready: impl FnOnce(),
+    ) -> Result<(), NodeError> {
+        if self.config.workers > 0 {
+            let (worked, notify) = (Arc::clone(&self.worked), self.notify.clone());
+            self.executor.set_notify(Arc::new(move || {
+                if !worked.swap(true, Ordering::AcqRel) {
+                    drop(notify.send(Notice::Worked));
+                }
+            }));
+        }
+        let (mut links, mut arrivals) = Links::start(&self.config);
+        let acceptor = Acceptor::new(&self.config.host, self.config.cluster.membership.clone());
+        let notify = self.notify.clone();
+        let accepting = tokio::spawn(transport::listen(listener, acceptor, move |result| admit(result, notify.clone())));
+        self.inputs.push(Input::Start);
+        self.turn(Some(&links));
+        ready();
+
+        let mut stop = pin!(stop);
+        let (mut from_peers, mut from_clients, mut notices) = (Vec::new(), Vec::new(), Vec::new());
+        let result = loop {
+            if let Some(reason) = self.halted.take() {
+                break Err(NodeError::Halted(reason));
+            }
+            let due = self.timers.next().map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(self.now().monotonic)));
+            let mut sleep = pin!(tokio::time::sleep(due));
+            // Everything that is ready is taken in one wake-up, so that none of the sources can starve another.
+            let stopped = poll_fn(|context| {
+                if stop.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(true);
+                }
+                let mut ready = sleep.as_mut().poll(context).is_ready();
+                ready |= self.notices.poll_recv_many(context, &mut notices, ARRIVALS_MAX).is_ready();
+                ready |= poll_arrivals(&mut arrivals, context, &mut from_peers, &mut from_clients);
+                if ready { Poll::Ready(false) } else { Poll::Pending }
+            })
+            .await;
+            if stopped {
+                break Ok(());
+            }
+            self.counters.wakeups.increment(1);
+            self.counters.wakeup.record((from_peers.len() + from_clients.len()) as f64);
+            for notice in notices.drain(..) {
+                self.notice(notice, &mut links)?;
+            }
+            self.arrivals(from_peers.drain(..).chain(from_clients.drain(..)), &mut links);
+            let now = self.now().monotonic;
+            while let Some(timer) = self.timers.due(now) {
+                self.inputs.push(Input::Timeout(timer));
+            }
+            self.turn(Some(&links));
+            self.gauge(&links);
+        };
+        accepting.abort();
+        result
+    }
+
+    fn now(&self) -> Time {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // From 1 on, so that "never" and "at the very start" differ.
+        Time { monotonic: micros(self.started.elapsed()) + 1, wall: micros(wall) }
+    }
+
+    fn notice(&mut self, notice: Notice, links: &mut Links) -> Result<(), NodeError> {
+        match notice {
+            Notice::Accepted(accepted) => links.accepted(accepted),
+            Notice::Stored(Report::Durable { ticket, took, entries }) => {
+                self.counters.sync.record(took.as_secs_f64());
+                self.counters.group.record(entries as f64);
+                while self.waiting.front().is_some_and(|(waits, _)| *waits <= ticket) {
+                    let (_, promises) = self.waiting.pop_front().expect("just looked at");
+                    self.inputs.extend(promises.into_iter().map(|promise| match promise {
+                        Promise::Persisted(id) => Input::Persisted(id),
+                        Promise::Answered(answer) => Input::Answered(answer),
+                    }));
+                }
+            }
+            Notice::Stored(Report::Failed(error)) => return Err(error.into()),
+            Notice::Worked => self.worked.store(false, Ordering::Release),
+            Notice::Provided { to, message } => {
+                self.providing.remove(&to);
+                if let Some(message) = message {
+                    links.send(to, message);
+                }
+            }
+            Notice::Status(answer) => {
+                // Whoever asked may be gone.
+                drop(answer.send(admin::describe(&self.status(), self.register.describe(), std::process::id())));
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        self.replica.status()
+    }
+
+    /// Checks what links sent and feeds it.
+    fn arrivals(&mut self, arrivals: impl Iterator<Item = Arrival>, links: &mut Links) {
+        let (mut sources, mut messages) = (Vec::new(), Vec::new());
+        for (source, event) in arrivals {
+            match (source, event) {
+                (Source::Dialed(peer), event @ (LinkEvent::Up | LinkEvent::Down(_))) => {
+                    let up = matches!(event, LinkEvent::Up);
+                    if links.dialed(peer, up) {
+                        tracing::debug!(%peer, up, "link");
+                        self.inputs.push(Input::Link { peer, up });
+                    }
+                }
+                // Nobody answers on a link that we dialed; a peer that does is told no more than silence.
+                (Source::Dialed(_), LinkEvent::Message(_)) | (_, LinkEvent::Up) => {}
+                (source, LinkEvent::Down(reason)) => {
+                    let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
+                    metrics::counter!("unisono_links_closed_total", "kind" => kind, "reason" => reason.label()).increment(1);
+                    links.end(source);
+                    if let Source::Client(connection) = source {
+                        self.inputs.push(Input::Disconnected(connection));
+                    }
+                }
+                (source, LinkEvent::Message(message)) => {
+                    sources.push(source);
+                    messages.push((source, message));
+                }
+            }
+        }
+        self.counters.messages.increment(messages.len() as u64);
+        let context = Arc::clone(&self.context);
+        let checked = self.pool.check(messages, move |(source, message)| check(source, message, &context));
+        for (source, checked) in sources.into_iter().zip(checked) {
+            match (source, checked) {
+                (_, Ok(Checked::Peer(from, message))) => self.inputs.push(Input::Peer { from, message }),
+                (Source::Client(connection), Ok(Checked::Client(frame))) => {
+                    if let Some(key) = links.client_key(connection) {
+                        self.inputs.push(Input::Client { connection, key, frame });
+                    }
+                }
+                (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
+                (source, Err(reason)) => {
+                    let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
+                    metrics::counter!("unisono_rejected_total", "kind" => kind, "reason" => label(reason)).increment(1);
+                    tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
+                    links.end(source);
+                    if let Source::Client(connection) = source {
+                        self.inputs.push(Input::Disconnected(connection));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Feeds the inputs, then what execution makes of the outputs, until nothing is left; then one group goes to the
+    /// disk. Without links, at the replay, there is nobody to send to.
+    fn turn(&mut self, links: Option<&Links>) {
+        loop {
+            if !self.inputs.is_empty() && self.halted.is_none() {
+                let now = self.now();
+                let mut inputs = std::mem::take(&mut self.inputs);
+                let mut outputs = std::mem::take(&mut self.outputs);
+                self.replica.handle_all(now, inputs.drain(..), &mut outputs);
+                for output in outputs.drain(..) {
+                    self.output(output, links);
+                }
+                // Leaves may have been answered at once.
+                inputs.append(&mut self.inputs);
+                self.inputs = inputs;
+                self.outputs = outputs;
+            }
+            if self.halted.is_some() {
+                self.inputs.clear();
+                break;
+            }
+            if self.config.workers == 0 {
+                self.executor.run_until_idle();
+            }
+            self.collect();
+            if self.inputs.is_empty() {
+                break;
+            }
+        }
+        if !self.group_promises.is_empty() || !self.group.is_empty() {
+            let ticket = self.log.append(self.group.drain(..), self.group_urgent);
+            self.waiting.push_back((ticket, std::mem::take(&mut self.group_promises)));
+            self.group_urgent = false;
+        }
+    }
+
+    /// What execution has to report.
+    fn collect(&mut self) {
+        self.executor.take_done(&mut self.done);
+        let finished = self.done.iter().filter(|done| matches!(done, Done::Executed { .. })).count();
+        self.counters.finished.increment(finished as u64);
+        self.inputs.extend(self.done.drain(..).map(Input::Done));
+        let executed = self.executor.executed();
+        if executed > self.executed {
+            self.executed = executed;
+            self.inputs.push(Input::Executed(executed));
+        }
+    }
+
+    fn output(&mut self, output: Output<AlgorithmMessage>, links: Option<&Links>) {
+        match output {
+            Output::Send { to, message } => {
+                if let Some(links) = links {
+                    links.send(to, encoded(&message));
+                }
+            }
+            Output::Broadcast(message) => {
+                if let Some(links) = links {
+                    links.broadcast(&encoded(&message));
+                }
+            }
+            Output::Reply { connection, reply } => {
+                self.counters.replies.increment(reply.answers.len() as u64);
+                if let Some(links) = links {
+                    links.reply(connection, &reply);
+                }
+            }
+            Output::Persist { id, record } => {
+                // A commit can be derived again: nobody waits for it.
+                self.group_urgent |= !matches!(record, Record::Commit { .. });
+                match record {
+                    Record::Block { sequence, hash, bytes } => self.group.push(Entry::Block { sequence, hash, bytes }),
+                    Record::Commit { sequence, hash, proof } => self.group.push(Entry::Commit { sequence, hash, proof }),
+                    Record::Barrier => {}
+                }
+                self.group_promises.push(Promise::Persisted(id));
+            }
+            Output::Certify { view, step, hash } => {
+                let answered = self.register.certify(view, step, hash);
+                self.answered(answered);
+            }
+            Output::Advance { view } => {
+                let answered = self.register.advance(view);
+                self.answered(answered);
+            }
+            Output::Attest { nonce } => {
+                let answered = self.register.attest(nonce);
+                self.answered(answered);
+            }
+            Output::SetTimer { timer, at } => self.timers.set(timer, at),
+            Output::Execute(work) => {
+                if matches!(work, Work::Request { .. }) {
+                    self.counters.requests.increment(1);
+                }
+                self.executor.submit(work);
+            }
+            Output::Provide(provide) => self.provide(provide),
+            Output::QueryLeaves { query, after, limit } => {
+                self.collect();
+                let leaves = self.executor.leaves(after.as_deref(), limit);
+                self.inputs.push(Input::Leaves { query, leaves });
+            }
+            Output::Halt(reason) => self.halted = Some(reason),
+            Output::Suspect { peer, reason } => {
+                metrics::counter!("unisono_suspected_total", "peer" => peer.to_string(), "reason" => reason).increment(1);
+                tracing::warn!(%peer, reason, "suspected");
+            }
+        }
+    }
+
+    fn answered(&mut self, (answer, record): (RegisterAnswer, Entry)) {
+        self.group.push(record);
+        self.group_promises.push(Promise::Answered(answer));
+        self.group_urgent = true;
+    }
+
+    /// Reads the log for a peer, beside the loop; one reading per peer at a time.
+    fn provide(&mut self, Provide { to, from }: Provide) {
+        if !self.providing.insert(to) {
+            return;
+        }
+        let (reader, notify) = (self.reader.clone(), self.notify.clone());
+        let read = move || {
+            let message = match reader.committed(from, PROVIDED_BYTES_MAX) {
+                Ok(blocks) => provided(blocks),
+                Err(error) => {
+                    tracing::error!("reading the log for a peer: {error}");
+                    None
+                }
+            };
+            // The loop may have ended.
+            drop(notify.send(Notice::Provided { to, message }));
+        };
+        drop(tokio::task::spawn_blocking(read));
+    }
+
+    fn gauge(&self, links: &Links) {
+        let consensus = self.replica.consensus().status();
+        self.counters.decisions.set(consensus.committed.0 as f64);
+        self.counters.executed.set(self.executed.0 as f64);
+        self.counters.view.set(f64::from(consensus.view.view().0));
+        self.counters.pending.set(consensus.pending as f64);
+        self.counters.clients.set(links.clients() as f64);
+        self.counters.peers.set(links.peers_up() as f64);
+        self.counters.log_queue.set(self.log.queued_bytes() as f64);
+    }
+}
+
+/// Polls both queues, so that the loop is woken by either. A queue never closes while the node lives.
+fn poll_arrivals(
+    arrivals: &mut Arrivals,
+    context: &mut std::task::Context<'_>,
+    from_peers: &mut Vec<Arrival>,
+    from_clients: &mut Vec<Arrival>,
+) -> bool {
+    let peers = arrivals.peers.poll_recv_many(context, from_peers, ARRIVALS_MAX).is_ready();
+    let clients = arrivals.clients.poll_recv_many(context, from_clients, ARRIVALS_MAX).is_ready();
+    peers | clients
+}
+
+/// Parses and checks one message. Its share of the budget is free again afterwards: what the core keeps, it bounds.
+fn check(source: Source, message: Inbound, context: &VerifyContext) -> Result<Checked, Rejected> {
+    let bytes = message.bytes.clone();
+    match source {
+        Source::Dialed(peer) | Source::Peer(peer, _) => {
+            let message = Unverified::new(PeerMessage::parse(bytes, context)?).verify(context)?;
+            Ok(Checked::Peer(peer, message))
+        }
+        Source::Client(_) => {
+            let limit = context.membership.configuration().limits.frame_bytes as usize;
+            let ClientMessage::Frame(wire) = decode(&bytes, limit + 64).map_err(|_| Rejected::Malformed)?;
+            let frame = Frame::parse(context.cluster, wire, limit)?;
+            Ok(Checked::Client(Unverified::new(frame).verify(context)?))
+        }
+    }
+}
+
+const fn label(reason: Rejected) -> &'static str {
+    match reason {
+        Rejected::Malformed => "malformed",
+        Rejected::TooLarge => "too_large",
+        Rejected::BadSignature => "bad_signature",
+        Rejected::NotAMember => "not_a_member",
+        Rejected::WrongSender => "wrong_sender",
+        Rejected::Foreign => "foreign",
+        Rejected::Inconsistent => "inconsistent",
+    }
+}
+
+fn encoded(message: &PeerMessage<AlgorithmMessage>) -> Bytes {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes.into()
+}
+
+fn provided(blocks: Vec<CommittedBlock>) -> Option<Bytes> {
+    let proof = blocks.last()?.proof.clone();
+    let blocks = blocks.into_iter().map(|block| block.bytes).collect();
+    Some(encoded(&PeerMessage::Consensus(Algorithm::provide(blocks, proof))))
+}
+
+/// The parent of a block in our own log: its header stands first, with its length in front.
+fn parent_of(block: &Bytes) -> Option<Digest> {
+    let (length, rest) = block.split_first_chunk::<4>()?;
+    let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
+    decode::<Header>(header, header.len()).ok().map(|header| header.parent)
+}
+
+fn scheduler(schedule: Schedule) -> Box<dyn Scheduler> {
+    match schedule {
+        Schedule::Sequential => Box::new(Sequential::new()),
+        // Agreed, since it decides results; the tuner will own it.
+        Schedule::Uds => Box::new(Uds::new(Parameters {
+            primaries: 16,
+            steps: 8,
+            order: Order::RoundRobin,
+            flush_rounds: 4,
+        })),
+    }
+}
+
+/// What becomes of an accepted connection.
+async fn admit(result: Result<Accepted, transport::LinkError>, notify: mpsc::UnboundedSender<Notice>) {
+    match result {
+        Ok(Accepted { role: Role::Admin, link }) => serve_admin(link, &notify).await,
+        Ok(accepted) => drop(notify.send(Notice::Accepted(accepted))),
+        Err(error) => {
+            metrics::counter!("unisono_links_refused_total", "reason" => error.label()).increment(1);
+            tracing::debug!("refused a connection: {error}");
+        }
+    }
+}
+
+async fn serve_admin(mut link: Link, notify: &mpsc::UnboundedSender<Notice>) {
+    while let Ok(bytes) = link.read().await {
+        let Ok(admin::Request::Status) = serde_json::from_slice(&bytes) else {
+            metrics::counter!("unisono_rejected_total", "kind" => "admin", "reason" => "malformed").increment(1);
+            return;
+        };
+        let (answer, answered) = oneshot::channel();
+        if notify.send(Notice::Status(answer)).is_err() {
+            return;
+        }
+        let Ok(status) = answered.await else { return };
+        let bytes = serde_json::to_vec(&status).expect("a JSON value has a JSON form");
+        if link.write(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
