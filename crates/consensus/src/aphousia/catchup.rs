@@ -121,11 +121,18 @@ impl Aphousia {
             None => Some((header.parent, node.from)),
             Some(proposer) if proposer == self.me() || node.is_valid() => None,
             Some(proposer) => {
-                let above = |other: &Node| other.header().view == header.view && other.header().step >= header.step;
-                let voted = self.chain.nodes.values().any(|other| above(other) && !other.votes.is_empty());
-                let later = (node.block.position().view, header.step);
-                let named =
-                    self.early.values().flatten().any(|early| early.vote.view == later.0 && early.vote.step > later.1);
+                // Nobody votes for, builds on, or names as its last vote what has no certificate.
+                let position = node.block.position();
+                let voted = self.chain.nodes.values().any(|other| {
+                    let above = other.header().view == header.view && other.header().step >= header.step;
+                    other.header().parent == position.hash || (above && !other.votes.is_empty())
+                });
+                let named = self
+                    .early
+                    .values()
+                    .flatten()
+                    .any(|early| early.vote.view == position.view && early.vote.step > position.step);
+                let named = named || self.changes.is_last(&position);
                 (voted || named).then(|| (node.block.hash(), proposer))
             }
         }

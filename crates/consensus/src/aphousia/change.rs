@@ -10,7 +10,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use unisono_types::{RegisterView, ReplicaId, Signed, Time, Timestamp, View, ViewChange, Wish};
+use unisono_types::{RegisterView, ReplicaId, Signed, Time, Timestamp, View, ViewChange, VotePosition, Wish};
 
 /// What replicas said about leaving. One wish and one view change each: the newest. Bounded by the membership.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -56,6 +56,11 @@ impl Changes {
 
     pub(super) fn of_view(&self, view: RegisterView) -> Vec<ViewChange> {
         self.changes.values().filter(|change| change.view == view).copied().collect()
+    }
+
+    /// Whether a view change names this as the last vote.
+    pub(super) fn is_last(&self, position: &VotePosition) -> bool {
+        self.changes.values().any(|change| change.last == *position)
     }
 
     /// The greatest view that `count` replicas wish for or beyond, with those wishes.

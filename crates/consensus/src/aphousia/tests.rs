@@ -21,8 +21,8 @@ fn no_storm_breaks_a_promise() {
     let mut total = Report::default();
     for seed in seeds(0..150) {
         let options = RunOptions { trace: std::env::var_os("CONFORMANCE_TRACE").is_some(), ..RunOptions::default() };
-        let report = run_seed::<Aphousia>(seed, &options)
-            .unwrap_or_else(|violation| panic!("seed {seed}: {}", violation.0));
+        let report =
+            run_seed::<Aphousia>(seed, &options).unwrap_or_else(|violation| panic!("seed {seed}: {}", violation.0));
         total.decisions += report.decisions;
         total.crashes += report.crashes;
         total.cuts += report.cuts;

@@ -1,9 +1,7 @@
 //! Aphousia under test: how it starts from a disk, how it lies, how its messages read.
 
 use super::{Cluster, Disk, Random, Subject};
-use crate::aphousia::{
-    Aphousia, Block, CertifiedBlock, Header, Message, Position, Recovered, Settings, inline_digest,
-};
+use crate::aphousia::{Aphousia, Block, CertifiedBlock, Header, Message, Position, Recovered, Settings, inline_digest};
 use std::{string::String, vec::Vec};
 use unisono_types::{Certificate, Digest, Frame, ReplicaId, SequenceNumber, Step, View};
 

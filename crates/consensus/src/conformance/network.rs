@@ -9,9 +9,7 @@ use std::{
     vec::Vec,
 };
 use unisono_trusted::{Register, RegisterState, VoteRegister};
-use unisono_types::{
-    Bytes, Digest, Frame, Message, ReplicaId, SequenceNumber, Step, Time, Unverified, Verified,
-};
+use unisono_types::{Bytes, Digest, Frame, Message, ReplicaId, SequenceNumber, Step, Time, Unverified, Verified};
 
 /// Wall clocks start here; they are not the monotonic one.
 const WALL_START_MICROS: u64 = 1_000_000_000;

@@ -184,7 +184,9 @@ impl Run {
             0..=11 => {
                 let to = any(random);
                 for _ in 0..random.between(1, 5) {
-                    self.submit(network, to, random.between(1, 4_000) as usize);
+                    // Small enough that nothing waiting is dropped for want of room, now and then a block's worth.
+                    let bytes = if random.chance(30) { 4_000 } else { random.between(1, 200) };
+                    self.submit(network, to, bytes as usize);
                 }
             }
             12 | 13 => {
@@ -230,11 +232,7 @@ impl Run {
         }
     }
 
-    fn demand_progress<S: Subject>(
-        &self,
-        network: &mut Network<S>,
-        options: &RunOptions,
-    ) -> Result<(), Violation> {
+    fn demand_progress<S: Subject>(&self, network: &mut Network<S>, options: &RunOptions) -> Result<(), Violation> {
         let end = network.now() + options.progress_micros;
         loop {
             network.run(50_000);
@@ -246,8 +244,7 @@ impl Run {
                 return Ok(());
             }
             if network.now() >= end {
-                let heights: Vec<_> =
-                    self.correct.iter().map(|id| (*id, network.checks.height_of(*id))).collect();
+                let heights: Vec<_> = self.correct.iter().map(|id| (*id, network.checks.height_of(*id))).collect();
                 return Err(Violation(format!("liveness: {heights:?}, undecided {waiting:?}")));
             }
         }
