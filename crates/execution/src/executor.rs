@@ -26,8 +26,6 @@
 mod core;
 mod settle;
 mod starved;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use self::core::Core;
 
@@ -135,6 +133,11 @@ impl Executor {
     /// Waits until the workers have nothing left to run.
     pub fn wait_idle(&self) {
         self.core.wait_idle();
+    }
+
+    /// [`Executor::wait_idle`] or [`Executor::run_until_idle`], whichever it is that makes progress.
+    pub(crate) fn wait_workers_or_run(&self) {
+        if self.workers.is_empty() { self.run_until_idle() } else { self.wait_idle() }
     }
 
     /// The last decision of which, and of all before it, every request has finished or is parked. It is meant between

@@ -34,5 +34,5 @@ pub use object::Objects;
 pub use primitives::{Guard, LockError, Mutex, ReadGuard, RwLock, Table};
 pub use service::{CallError, Invoke, Service, State, UnknownOperation};
 pub use unisono_scheduler::QueueId;
-pub use unisono_types::{Fault, Timestamp};
+pub use unisono_types::{Fault, Timestamp, borsh};
 pub use value::{Input, Key, Output, Queue, Value};

@@ -24,7 +24,9 @@ use unisono_scheduler::{LockId, Mode, Operation, OperationResult};
 use unisono_types::borsh::{BorshDeserialize, BorshSerialize};
 
 /// Why a lock was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, thiserror::Error)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, thiserror::Error,
+)]
 #[borsh(crate = "unisono_types::borsh")]
 pub enum LockError {
     /// It would have closed a cycle of waiting threads, of which this one is the youngest.

@@ -21,7 +21,10 @@ fn crate_path(attributes: &[Attribute], name: &str) -> Result<Path, Error> {
 
 pub(crate) fn state(input: &DeriveInput) -> Result<TokenStream, Error> {
     let Data::Struct(data) = &input.data else {
-        return Err(Error::new_spanned(&input.ident, "`State` is derived for structs: an object is never an alternative"));
+        return Err(Error::new_spanned(
+            &input.ident,
+            "`State` is derived for structs: an object is never an alternative",
+        ));
     };
     let support = crate_path(&input.attrs, "state")?;
     let support = quote!(#support::macro_support);
@@ -71,4 +74,79 @@ pub(crate) fn input(input: &DeriveInput) -> Result<TokenStream, Error> {
             }
         };
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_derived_for_structs_with_each_field_under_its_name() {
+        let written = state(&parse_quote!(
+            struct Bank {
+                accounts: A,
+                books: B,
+            }
+        ))
+        .unwrap()
+        .to_string();
+        assert!(written.contains("path (name , \"accounts\")") && written.contains("path (name , \"books\")"));
+        let tuple = state(&parse_quote!(
+            struct Pair(A, B);
+        ))
+        .unwrap()
+        .to_string();
+        assert!(tuple.contains("path (name , \"1\")"));
+        let error = state(&parse_quote!(
+            enum Either {
+                A(X),
+                B(Y),
+            }
+        ))
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("derived for structs"), "{error}");
+    }
+
+    #[test]
+    fn input_asks_for_every_field_of_every_variant() {
+        let written = input(&parse_quote!(
+            enum Command {
+                Get(Key),
+                Set { key: Key, value: Data },
+                Ping,
+            }
+        ))
+        .unwrap();
+        let written = written.to_string();
+        assert_eq!((written.matches("plain :: < Key >").count(), written.matches("plain :: < Data >").count()), (2, 1));
+        let generic = input(&parse_quote!(
+            struct Pair<'a, T>(&'a [u8], T);
+        ))
+        .unwrap()
+        .to_string();
+        assert!(generic.contains("T : :: unisono :: macro_support :: Input"));
+    }
+
+    #[test]
+    fn the_crate_path_is_read_from_the_attribute_of_the_same_name() {
+        let written = state(&parse_quote!(
+            #[state(crate = elsewhere)]
+            #[input(crate = nowhere)]
+            struct S {
+                a: A,
+            }
+        ));
+        let written = written.unwrap().to_string();
+        assert!(written.contains("elsewhere :: macro_support") && !written.contains("nowhere"));
+        assert!(
+            state(&parse_quote!(
+                #[state(skip)]
+                struct S {
+                    a: A,
+                }
+            ))
+            .is_err()
+        );
+    }
 }

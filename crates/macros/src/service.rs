@@ -56,7 +56,10 @@ fn service_name(item: &ItemImpl) -> Result<&Ident, Error> {
         return Err(Error::new_spanned(path, "`#[service]` stands on a plain `impl`: it writes the trait's itself"));
     }
     if !item.generics.params.is_empty() {
-        return Err(Error::new_spanned(&item.generics, "a service has no generic parameters: its operations need names"));
+        return Err(Error::new_spanned(
+            &item.generics,
+            "a service has no generic parameters: its operations need names",
+        ));
     }
     match &*item.self_ty {
         Type::Path(path) if path.qself.is_none() => {
@@ -121,7 +124,10 @@ fn method(function: &ImplItemFn) -> Result<Method, Error> {
         ReturnType::Default => parse_quote!(()),
         ReturnType::Type(_, output) => match &**output {
             Type::Reference(reference) => {
-                return Err(Error::new_spanned(reference, "a handler returns an owned value: it is sent to the client"));
+                return Err(Error::new_spanned(
+                    reference,
+                    "a handler returns an owned value: it is sent to the client",
+                ));
             }
             output => output.clone(),
         },
@@ -135,7 +141,10 @@ fn argument(input: &FnArg) -> Result<Argument, Error> {
         return Err(Error::new_spanned(input, "`self` stands first"));
     };
     let Pat::Ident(name) = &*typed.pat else {
-        return Err(Error::new_spanned(&typed.pat, "an argument of a handler has a plain name: the client uses it, too"));
+        return Err(Error::new_spanned(
+            &typed.pat,
+            "an argument of a handler has a plain name: the client uses it, too",
+        ));
     };
     let access = match &*typed.ty {
         Type::Reference(reference) if reference.mutability.is_none() => match &*reference.elem {
@@ -165,8 +174,9 @@ fn is_named(kind: &Type, name: &str) -> bool {
 fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sample: bool) -> TokenStream {
     let calls = methods.iter().zip(0u8..=u8::MAX).map(|(method, index)| {
         let name = &method.name;
-        let locals: Vec<Ident> =
-            (0..method.arguments.len()).map(|index| Ident::new(&format!("argument_{index}"), Span::mixed_site())).collect();
+        let locals: Vec<Ident> = (0..method.arguments.len())
+            .map(|index| Ident::new(&format!("argument_{index}"), Span::mixed_site()))
+            .collect();
         let reads = method.arguments.iter().zip(&locals).map(|(argument, local)| {
             let kind = &argument.kind;
             match argument.access {
@@ -227,5 +237,91 @@ fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sam
 
             #sample
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The errors of `#[service]` on this impl.
+    fn errors(item: ItemImpl) -> Vec<String> {
+        match expand(TokenStream::new(), &item) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.into_iter().map(|error| error.to_string()).collect(),
+        }
+    }
+
+    fn refused(item: ItemImpl, expected: &str) {
+        let errors = errors(item);
+        assert!(errors.len() == 1 && errors[0].contains(expected), "{errors:?} instead of {expected:?}");
+    }
+
+    #[test]
+    fn what_is_no_handler_is_refused_with_its_reason() {
+        refused(parse_quote!(impl S { fn f(&self, cx: &Context) {} }), "a handler is an `async fn`");
+        refused(parse_quote!(impl S { async fn f(cx: &Context) {} }), "the first parameter of a handler is `&self`");
+        refused(parse_quote!(impl S { async fn f(self, cx: &Context) {} }), "the first parameter");
+        refused(parse_quote!(impl S { async fn f(&mut self, cx: &Context) {} }), "shared by all requests");
+        refused(parse_quote!(impl S { async fn f() {} }), "the first parameter");
+        refused(parse_quote!(impl S { async fn f(&self) {} }), "the second parameter of a handler is `cx: &Context`");
+        refused(parse_quote!(impl S { async fn f(&self, cx: Context) {} }), "the second parameter");
+        refused(parse_quote!(impl S { async fn f(&self, cx: &mut Context) {} }), "the second parameter");
+        refused(parse_quote!(impl S { async fn f(&self, number: u64) {} }), "the second parameter");
+        refused(parse_quote!(impl S { async fn f<T>(&self, cx: &Context, t: T) {} }), "no generic parameters");
+        refused(parse_quote!(impl S { async fn f(&self, cx: &Context, key: &u64) {} }), "is owned, or it is `&[u8]`");
+        refused(parse_quote!(impl S { async fn f(&self, cx: &Context, key: &mut [u8]) {} }), "is owned");
+        refused(parse_quote!(impl S { async fn f(&self, cx: &Context, (a, b): (u8, u8)) {} }), "has a plain name");
+        refused(parse_quote!(impl S { async fn f(&self, cx: &Context, t: impl Copy) {} }), "has a named type");
+        refused(parse_quote!(impl S { async fn f(&self, cx: &Context) -> &[u8] { &[] } }), "returns an owned value");
+        refused(
+            parse_quote!(
+                impl<T> S<T> {
+                    async fn f(&self, cx: &Context) {}
+                }
+            ),
+            "no generic parameters",
+        );
+        refused(parse_quote!(impl S<u8> { async fn f(&self, cx: &Context) {} }), "a plain struct");
+        refused(parse_quote!(impl Trait for S { async fn f(&self, cx: &Context) {} }), "stands on a plain `impl`");
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let item = parse_quote!(impl S { fn f(&self) {} async fn g(&self) {} async fn h(&self, cx: &Context) {} });
+        assert_eq!(errors(item).len(), 2);
+    }
+
+    #[test]
+    fn more_handlers_than_a_byte_numbers_are_refused() {
+        let handlers = (0..=HANDLERS_MAX).map(|number| Ident::new(&format!("f{number}"), Span::call_site()));
+        let item = parse_quote!(impl S { #(async fn #handlers(&self, cx: &Context) {})* });
+        assert_eq!(errors(item), ["a service has at most 256 handlers"]);
+    }
+
+    #[test]
+    fn the_crate_path_is_where_the_written_code_looks() {
+        let item: ItemImpl = parse_quote!(impl S { async fn f(&self, cx: &Context) {} });
+        let written = |attribute| expand(attribute, &item).unwrap().to_string();
+        assert!(written(TokenStream::new()).contains(":: unisono :: macro_support :: Service"));
+        let elsewhere = written(quote!(crate = my_execution));
+        assert!(elsewhere.contains("my_execution :: macro_support") && !elsewhere.contains(":: unisono ::"));
+        assert!(expand(quote!(size = 3), &item).unwrap_err().to_string().contains("expected `crate = path`"));
+    }
+
+    #[test]
+    fn docs_of_a_handler_are_the_docs_of_its_client() {
+        let item: ItemImpl = parse_quote! {
+            impl S {
+                /// Moves money.
+                async fn f(&self, cx: &Context, amount: u64) -> bool { true }
+                async fn g(&self, cx: &Context) {}
+                fn sample_operation(seed: u64) -> Vec<u8> { Vec::new() }
+            }
+        };
+        let written = expand(TokenStream::new(), &item).unwrap().to_string();
+        assert_eq!(written.matches("Moves money.").count(), 3, "handler, operation, client");
+        assert_eq!(written.matches("Calls `g`.").count(), 2);
+        assert!(written.contains("< S > :: sample_operation (seed)"));
     }
 }

@@ -15,9 +15,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, MutexGuard};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
-use unisono_scheduler::{
-    Entry, Event, Grant, Operation, OperationResult, RoundReport, Scheduler, Status, ThreadIndex,
-};
+use unisono_scheduler::{Entry, Event, Grant, Operation, OperationResult, RoundReport, Scheduler, Status, ThreadIndex};
 use unisono_types::{
     Bytes, Digest, Done, Fault, MarkReport, Outcome, Position, RequestNumber, SequenceNumber, SessionId, Timestamp,
     Work,

@@ -1,0 +1,118 @@
+//! What a request costs in line, without agreement and network: `cargo bench -p unisono-execution`.
+//!
+//! Prints one JSON line per measurement: the median and the extremes of several runs, in nanoseconds per request.
+
+use std::hint::black_box;
+use std::time::Instant;
+use unisono_execution::{Context, Executor, Mutex, Settings, Table};
+use unisono_macros::{State, service};
+use unisono_scheduler::sequential::Sequential;
+use unisono_scheduler::uds::Uds;
+use unisono_scheduler::{Order, Parameters, Scheduler};
+use unisono_types::{Bytes, Done, Position, RequestNumber, SequenceNumber, SessionId, Timestamp, Work};
+
+#[derive(State)]
+#[state(crate = unisono_execution)]
+struct Store {
+    total: Mutex<u64>,
+    rows: Table<u64, u64>,
+}
+
+#[service(crate = unisono_execution)]
+impl Store {
+    async fn empty(&self, _cx: &Context) {}
+
+    async fn add(&self, cx: &Context, by: u64) -> u64 {
+        self.total.lock(cx).await.with_mut(by, |total, by| {
+            *total += by;
+            *total
+        })
+    }
+
+    async fn set(&self, cx: &Context, row: u64, new: u64) {
+        self.rows.lock(cx, row).await.with_mut(new, |value, new| *value = new);
+    }
+}
+
+const RUNS: usize = 7;
+const REQUESTS: u64 = 100_000;
+/// Requests per decision.
+const DECISION: u64 = 100;
+/// Decisions between two Marks.
+const MARK: u64 = 500;
+
+type MakeScheduler = fn() -> Box<dyn Scheduler>;
+type MakeOperation = fn(u64) -> Vec<u8>;
+
+fn sequential() -> Box<dyn Scheduler> {
+    Box::new(Sequential::new())
+}
+
+fn uds() -> Box<dyn Scheduler> {
+    Box::new(Uds::new(Parameters { primaries: 16, steps: 4, order: Order::RoundRobin, flush_rounds: 16 }))
+}
+
+fn main() {
+    let schedulers: [(&str, MakeScheduler); 2] = [("sequential", sequential), ("uds-16-4", uds)];
+    let handlers: [(&str, MakeOperation); 3] = [
+        ("empty", |_| StoreOperation::empty()),
+        ("mutex", |_| StoreOperation::add(1)),
+        ("row of 10000", |n| StoreOperation::set(n.wrapping_mul(7919) % 10_000, n)),
+    ];
+    for (scheduler_name, scheduler) in schedulers {
+        for (handler, operation) in handlers {
+            for marks in [false, true] {
+                let mut runs: Vec<u64> = (0..RUNS).map(|_| run(scheduler, operation, marks)).collect();
+                runs.sort_unstable();
+                println!(
+                    r#"{{"scheduler":"{scheduler_name}","handler":"{handler}","marks":{marks},"median_ns":{},"min_ns":{},"max_ns":{}}}"#,
+                    runs[RUNS / 2],
+                    runs[0],
+                    runs[RUNS - 1]
+                );
+            }
+        }
+    }
+}
+
+/// Nanoseconds per request.
+fn run(scheduler: MakeScheduler, operation: MakeOperation, marks: bool) -> u64 {
+    let executor = Executor::new::<Store>(scheduler(), Settings::default());
+    let mut works: Vec<Vec<Work>> =
+        (0..REQUESTS / DECISION).map(|decision| works(decision, operation, marks)).collect();
+    let mut done = Vec::new();
+    let mut ended = 0;
+    let begun = Instant::now();
+    for works in works.drain(..) {
+        executor.submit_all(works);
+        executor.run_until_idle();
+        executor.take_done(&mut done);
+        for done in done.drain(..) {
+            match done {
+                Done::Executed { outcome, .. } => ended += u64::from(black_box(outcome).is_ok()),
+                Done::Starved { flush: true, .. } => executor.submit(Work::Flush),
+                Done::Starved { .. } | Done::Marked(_) => {}
+            }
+        }
+    }
+    let nanoseconds = begun.elapsed().as_nanos() as u64 / REQUESTS;
+    assert!(ended + 100 > REQUESTS, "all but the last round's requests have ended: {ended}");
+    nanoseconds
+}
+
+fn works(decision: u64, operation: MakeOperation, marks: bool) -> Vec<Work> {
+    let sequence = SequenceNumber(decision + 1);
+    let mut works: Vec<Work> = (0..DECISION)
+        .map(|index| Work::Request {
+            position: Position::new(sequence, index as u32).expect("a short log"),
+            timestamp: Timestamp(sequence.0),
+            session: SessionId(index),
+            number: RequestNumber(sequence.0),
+            operation: Bytes::from(operation(decision * DECISION + index)),
+        })
+        .collect();
+    if marks && decision % MARK == MARK - 1 {
+        works.push(Work::Mark(sequence));
+    }
+    works
+}
