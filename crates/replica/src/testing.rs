@@ -11,6 +11,10 @@ pub(crate) fn host_signer(id: u16) -> Signer {
     Signer::keyed(UNIVERSE, 1_000 + u64::from(id))
 }
 
+pub(crate) fn register_signer(id: u16) -> Signer {
+    Signer::keyed(UNIVERSE, 3_000 + u64::from(id))
+}
+
 pub(crate) fn client_signer(index: u64) -> Signer {
     Signer::keyed(UNIVERSE, 2_000 + index)
 }
@@ -27,7 +31,7 @@ pub(crate) fn membership_with(members: u16, change: impl FnOnce(&mut Limits)) ->
         id: ReplicaId(index),
         address: String::new(),
         host_key: host_signer(index).public_key(),
-        register_key: Signer::keyed(UNIVERSE, 3_000 + u64::from(index)).public_key(),
+        register_key: register_signer(index).public_key(),
         incarnation: Incarnation(0),
     };
     Membership::new(Configuration {

@@ -1,5 +1,6 @@
 //! Stories about whole replicas, over a plain total order and a small world.
 
+mod aphousia;
 mod instant;
 mod marks;
 mod sessions;
@@ -11,6 +12,6 @@ use world::World;
 
 const MARKS: MarkRule = MarkRule { decisions: 20, microseconds: 5_000_000 };
 
-fn world(seed: u64) -> World {
+fn world(seed: u64) -> World<instant::Instant> {
     World::new(seed, membership(3), MARKS)
 }

@@ -1,10 +1,13 @@
 //! The plainest total order: replica 0 decides each frame at once and tells the others. No faults, no view.
 
+use super::world::Order;
+use crate::testing::context;
 use alloc::vec::Vec;
 use std::collections::BTreeMap;
-use unisono_consensus::{Consensus, Decision, Input, Output, Status, TimerId};
+use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
+use unisono_trusted::Register;
 use unisono_types::{
-    Bytes, ClusterId, Digest, Frame, Message, RegisterView, Rejected, ReplicaId, SequenceNumber, Time, Timestamp,
+    Bytes, Digest, Frame, Membership, Message, RegisterView, Rejected, ReplicaId, SequenceNumber, Time, Timestamp,
     Verify, VerifyContext, decode, encode,
 };
 
@@ -17,7 +20,6 @@ const BYTES_MAX: usize = 1 << 26;
 #[derive(Clone, Debug)]
 pub(super) struct Instant {
     id: ReplicaId,
-    cluster: ClusterId,
     decided: BTreeMap<SequenceNumber, Decision>,
     next: SequenceNumber,
     /// What the replica told about checkpoints and execution.
@@ -36,11 +38,10 @@ pub(super) enum Said {
 }
 
 impl Instant {
-    pub(super) fn new(id: ReplicaId, cluster: ClusterId, log: &[Decision]) -> Self {
+    fn new(id: ReplicaId, log: &[Decision]) -> Self {
         let decided: BTreeMap<_, _> = log.iter().map(|decision| (decision.sequence, decision.clone())).collect();
         Self {
             id,
-            cluster,
             next: SequenceNumber(log.len() as u64 + 1),
             decided,
             stable: Vec::new(),
@@ -48,10 +49,6 @@ impl Instant {
             fresh: BTreeMap::new(),
             last: log.last().map_or(Timestamp(0), |decision| decision.timestamp),
         }
-    }
-
-    pub(super) fn log(&self) -> Vec<Decision> {
-        self.decided.range(..self.next).map(|(_, decision)| decision.clone()).collect()
     }
 
     fn submit(&mut self, now: Time, frame: Frame, out: &mut Vec<Output<Said>>) {
@@ -63,7 +60,7 @@ impl Instant {
             return;
         }
         self.last = self.last.max(now.timestamp());
-        let hash = Digest::of("instant", &[&self.next.0.to_le_bytes(), &frame.id().0]);
+        let hash = name_of(self.next);
         let decision = Decision { sequence: self.next, hash, timestamp: self.last, frames: vec![frame] };
         self.decided.insert(self.next, decision.clone());
         out.push(Output::Broadcast(Said::Decided(decision)));
@@ -72,6 +69,13 @@ impl Instant {
 
     fn decide(&mut self, out: &mut Vec<Output<Said>>) {
         while let Some(decision) = self.decided.get(&self.next) {
+            let mut bytes = Vec::new();
+            Said::Decided(decision.clone()).encode(&mut bytes);
+            let Decision { sequence, hash, .. } = *decision;
+            let proof = Bytes::new();
+            let block = Record::Block { sequence, hash, bytes: bytes.into() };
+            let commit = Record::Commit { sequence, hash, proof };
+            out.extend([block, commit].map(|record| Output::Persist { id: PersistId(sequence.0), record }));
             out.push(Output::Decide(decision.clone()));
             self.next = self.next.next();
         }
@@ -113,11 +117,14 @@ impl Consensus for Instant {
     }
 
     fn provide(_: Vec<Bytes>, _: Bytes) -> Said {
-        panic!("this order keeps its own log")
+        panic!("this order asks for nobody's log")
     }
 
-    fn decision(_: &Bytes, _: &VerifyContext) -> Result<Decision, Rejected> {
-        panic!("this order keeps its own log")
+    fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected> {
+        match Said::parse(bytes.clone(), context)? {
+            Said::Decided(decision) => Ok(decision),
+            Said::Submit(_) | Said::Want(_) => Err(Rejected::Malformed),
+        }
     }
 
     fn status(&self) -> Status {
@@ -165,9 +172,26 @@ impl Message for Said {
     }
 }
 
-impl Instant {
-    /// The cluster whose frames it orders.
-    pub(super) fn cluster(&self) -> ClusterId {
-        self.cluster
+impl Order for Instant {
+    fn create(
+        id: ReplicaId,
+        membership: &Membership,
+        committed: &BTreeMap<SequenceNumber, Bytes>,
+        _: &[Record],
+        _: &Register,
+    ) -> Self {
+        let context = context(membership);
+        let log: Vec<Decision> = committed.values().map(|bytes| Self::decision(bytes, &context).unwrap()).collect();
+        Self::new(id, &log)
     }
+
+    fn parent(bytes: &Bytes, context: &VerifyContext) -> Digest {
+        let decision = Self::decision(bytes, context).unwrap();
+        decision.sequence.previous().map_or(Digest::ZERO, name_of)
+    }
+}
+
+/// Blocks are named by their place: nobody forks here.
+fn name_of(sequence: SequenceNumber) -> Digest {
+    Digest::of("instant", &[&sequence.0.to_le_bytes()])
 }

@@ -1,5 +1,6 @@
 //! Stories about Marks, roots, checkpoints, restarts, and what replicas put into the order by themselves.
 
+use super::instant::Instant;
 use super::world::{Random, World};
 use super::{MARKS, world};
 use crate::testing::{context, membership, membership_with};
@@ -124,7 +125,7 @@ fn lost_checkpoints_are_asked_for_until_they_are_stable() {
 fn roots_are_equal_in_any_interleaving() {
     for seed in 0..40 {
         let membership = membership_with(3, |limits| limits.session_idle = 2_000_000);
-        let mut world = World::new(seed, membership, MARKS);
+        let mut world = World::<Instant>::new(seed, membership, MARKS);
         world.loss = seed % 4 * 50;
         let mut random = Random(seed ^ 0xabcd);
         let mut sessions: Vec<(u64, SessionId, u64)> = Vec::new();
@@ -254,7 +255,7 @@ fn a_lone_liar_stops_nobody() {
 
 #[test]
 fn a_single_replica_is_its_own_quorum() {
-    let mut world = World::new(10, membership(1), MARKS);
+    let mut world = World::<Instant>::new(10, membership(1), MARKS);
     let frame = world.frame(0, FrameBody::Open { nonce: 7, recent: SequenceNumber(0) });
     world.send_frame(0, &[0], &frame);
     world.pass(6_000_000);
@@ -282,7 +283,7 @@ fn the_leader_flushes_and_ticks_when_execution_asks() {
 #[test]
 fn others_flush_and_tick_when_the_leader_withholds_it() {
     let membership = membership(3);
-    let mut world = World::new(12, membership, MarkRule { decisions: 1_000, microseconds: u64::MAX });
+    let mut world = World::<Instant>::new(12, membership, MarkRule { decisions: 1_000, microseconds: u64::MAX });
     world.open(0, 7);
     // Replica 0 never asks for anything itself.
     let deadline = Timestamp(world.now.wall + 10_000);

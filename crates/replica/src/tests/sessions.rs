@@ -1,5 +1,6 @@
 //! Stories about sessions, requests and replies.
 
+use super::instant::Instant;
 use super::world::{World, outcome_of};
 use super::{MARKS, world};
 use crate::testing::{client_signer, host_signer, membership_with};
@@ -54,7 +55,7 @@ fn a_number_ordered_in_two_frames_runs_once() {
 
 #[test]
 fn numbers_outside_the_window_and_acknowledged_ones_never_run() {
-    let mut world = World::new(3, membership_with(3, |limits| limits.window = 4), MARKS);
+    let mut world = World::<Instant>::new(3, membership_with(3, |limits| limits.window = 4), MARKS);
     let session = world.open(0, 7);
     for (lowest, number) in [(1, 5), (1, u64::MAX), (3, 3), (1, 2), (1, 4)] {
         let frame = world.requests(0, session, lowest, &[(number, "x")]);
@@ -163,7 +164,7 @@ fn a_long_outcome_comes_whole_from_one_and_from_all_when_asked_again() {
 
 #[test]
 fn a_session_with_too_many_bytes_stored_is_held_back_until_it_acknowledges() {
-    let mut world = World::new(8, membership_with(3, |limits| limits.reply_bytes = 10_000), MARKS);
+    let mut world = World::<Instant>::new(8, membership_with(3, |limits| limits.reply_bytes = 10_000), MARKS);
     let session = world.open(0, 7);
     // Ordered all the same, more than fits: runs, and what finds no room keeps its digest.
     let frame = world.requests(0, session, 1, &[(1, "L6000"), (2, "L6000")]);
@@ -193,7 +194,7 @@ fn a_session_with_too_many_bytes_stored_is_held_back_until_it_acknowledges() {
 
 #[test]
 fn an_open_is_answered_at_once_when_the_answer_is_certain() {
-    let mut world = World::new(9, membership_with(3, |limits| limits.sessions = 1), MARKS);
+    let mut world = World::<Instant>::new(9, membership_with(3, |limits| limits.sessions = 1), MARKS);
     let session = world.open(0, 7);
     let height = world.nodes[0].replica.status().height;
     let open = |nonce| FrameBody::Open { nonce, recent: SequenceNumber(0) };
@@ -234,7 +235,7 @@ fn one_key_holds_many_sessions_and_a_closed_one_is_gone_for_ever() {
 #[test]
 fn an_idle_session_expires_and_an_empty_frame_keeps_another_alive() {
     const IDLE: u64 = 10_000_000;
-    let mut world = World::new(11, membership_with(3, |limits| limits.session_idle = IDLE), MARKS);
+    let mut world = World::<Instant>::new(11, membership_with(3, |limits| limits.session_idle = IDLE), MARKS);
     let (idle, kept) = (world.open(0, 1), world.open(1, 1));
     for _ in 0..8 {
         world.pass(IDLE / 4);

@@ -6,16 +6,32 @@
 //! everything between.
 
 use super::instant::{Instant, Said};
-use crate::testing::{client_signer, context, host_signer};
+use crate::testing::{client_signer, context, host_signer, register_signer};
 use crate::{ConnectionId, HaltReason, Input, MarkRule, Output, PeerMessage, Replica, Settings, Timer};
 use std::collections::{BTreeMap, VecDeque};
-use unisono_consensus::Decision;
+use unisono_consensus::{Consensus, Decision, Provide, Record, RegisterAnswer};
+use unisono_trusted::{Register, VoteRegister};
 use unisono_types::{
-    Answer, Bytes, Digest, Done, Frame, FrameBody, MarkReport, Membership, Message, Outcome, ReplicaId, Reply,
-    RequestNumber, SequenceNumber, SessionId, Time, Timestamp, Unverified, Verified, Work,
+    Answer, Bytes, Digest, Done, Frame, FrameBody, MarkReport, Membership, Message, Outcome, RegisterId, ReplicaId,
+    Reply, RequestNumber, SequenceNumber, SessionId, Time, Timestamp, Unverified, Verified, VerifyContext, Work,
 };
 
-pub(super) type Event = Input<Said>;
+pub(super) type Event<C> = Input<<C as Consensus>::Message>;
+
+/// A total order that the world can make, and make again from its log.
+pub(super) trait Order: Consensus + Sized {
+    /// With this log, whose committed blocks are `committed`, and a register that has seen what it has seen.
+    fn create(
+        id: ReplicaId,
+        membership: &Membership,
+        committed: &BTreeMap<SequenceNumber, Bytes>,
+        log: &[Record],
+        register: &Register,
+    ) -> Self;
+
+    /// The hash of the block before this one.
+    fn parent(bytes: &Bytes, context: &VerifyContext) -> Digest;
+}
 
 /// Splitmix64: enough for tests, and its seed is printed when one fails.
 pub(super) struct Random(pub(super) u64);
@@ -132,32 +148,36 @@ impl Executor {
     }
 }
 
-pub(super) struct Node {
-    pub(super) replica: Replica<Instant>,
+pub(super) struct Node<C: Consensus = Instant> {
+    pub(super) replica: Replica<C>,
+    register: Register,
+    log: Vec<Record>,
+    /// When the last write will be durable: writes and register calls are in one order.
+    durable_at: u64,
     pub(super) executor: Executor,
     timers: BTreeMap<Timer, u64>,
     pub(super) halted: Option<HaltReason>,
     up: bool,
 }
 
-pub(super) struct World {
+pub(super) struct World<C: Order = Instant> {
     pub(super) membership: Membership,
     marks: MarkRule,
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node<C>>,
     pub(super) now: Time,
     pub(super) random: Random,
     /// In a thousand: messages between replicas that are lost, and that come twice.
     pub(super) loss: u64,
-    queue: BTreeMap<(u64, u64), (ReplicaId, Event)>,
+    queue: BTreeMap<(u64, u64), (ReplicaId, Event<C>)>,
     next_event: u64,
     /// Everything said to clients, by whom and to which connection.
     pub(super) replies: Vec<(ReplicaId, ConnectionId, Reply)>,
-    pub(super) sent: Vec<(ReplicaId, PeerMessage<Said>)>,
+    pub(super) sent: Vec<(ReplicaId, PeerMessage<C::Message>)>,
     /// Executors run on their own; otherwise only when told.
     pub(super) executing: bool,
 }
 
-impl World {
+impl<C: Order> World<C> {
     pub(super) fn new(seed: u64, membership: Membership, marks: MarkRule) -> Self {
         let mut world = Self {
             marks,
@@ -174,19 +194,25 @@ impl World {
         };
         let ids: Vec<ReplicaId> = world.membership.ids().collect();
         for id in ids {
-            let node = world.node(id, &[]);
+            let register = register(&world.membership, id);
+            let node = world.node(id, Vec::new(), register);
             world.nodes.push(node);
             world.input(id, Input::Start);
         }
         world
     }
 
-    fn node(&self, id: ReplicaId, log: &[Decision]) -> Node {
+    fn node(&self, id: ReplicaId, log: Vec<Record>, register: Register) -> Node<C> {
         let signer = host_signer(id.0);
         let settings = Settings { id, signer, membership: self.membership.clone(), marks: self.marks };
-        let consensus = Instant::new(id, self.membership.configuration().cluster, log);
         Node {
-            replica: Replica::new(settings, consensus),
+            replica: Replica::new(
+                settings,
+                C::create(id, &self.membership, &self.committed_blocks(&log), &log, &register),
+            ),
+            register,
+            log,
+            durable_at: 0,
             executor: Executor::default(),
             timers: BTreeMap::new(),
             halted: None,
@@ -202,10 +228,13 @@ impl World {
 
     /// Starts it again from its log.
     pub(super) fn restart(&mut self, id: ReplicaId) {
-        let log = self.nodes[usize::from(id.0)].replica.consensus().log();
-        let mut node = self.node(id, &log);
+        let old = &self.nodes[usize::from(id.0)];
+        let context = context(&self.membership);
+        let blocks = self.committed_blocks(&old.log).into_values();
+        let decided: Vec<Decision> = blocks.map(|bytes| C::decision(&bytes, &context).unwrap()).collect();
+        let mut node = self.node(id, old.log.clone(), old.register.clone());
         let mut outputs = Vec::new();
-        for decision in &log {
+        for decision in &decided {
             node.replica.replay(decision, &mut outputs);
             for output in outputs.drain(..) {
                 let Output::Execute(work) = output else { panic!("a replay only executes: {output:?}") };
@@ -218,7 +247,7 @@ impl World {
     }
 
     /// Has `event` happen now.
-    pub(super) fn input(&mut self, id: ReplicaId, event: Event) {
+    pub(super) fn input(&mut self, id: ReplicaId, event: Event<C>) {
         let node = &mut self.nodes[usize::from(id.0)];
         if !node.up || node.halted.is_some() {
             return;
@@ -233,7 +262,7 @@ impl World {
         }
     }
 
-    fn output(&mut self, id: ReplicaId, output: Output<Said>) {
+    fn output(&mut self, id: ReplicaId, output: Output<C::Message>) {
         let at = usize::from(id.0);
         match output {
             Output::Send { to, message } => self.send(id, to, message),
@@ -242,10 +271,28 @@ impl World {
                 others.into_iter().for_each(|to| self.send(id, to, message.clone()));
             }
             Output::Reply { connection, reply } => self.replies.push((id, connection, reply)),
-            Output::Persist { id: write, .. } => {
-                let delay = self.random.below(5_000);
-                self.later(delay, id, Input::Persisted(write));
+            Output::Persist { id: write, record } => {
+                if record != Record::Barrier {
+                    self.nodes[at].log.push(record);
+                }
+                self.written(id, Input::Persisted(write));
             }
+            Output::Certify { view, step, hash } => {
+                let answer = self.nodes[at].register.certify(view, step, hash);
+                let answer = answer.map_or(RegisterAnswer::Refused, RegisterAnswer::Certificate);
+                self.written(id, Input::Answered(answer));
+            }
+            Output::Advance { view } => {
+                let answer = self.nodes[at].register.advance(view);
+                let answer = answer.map_or(RegisterAnswer::Refused, RegisterAnswer::ViewChange);
+                self.written(id, Input::Answered(answer));
+            }
+            Output::Attest { nonce } => {
+                let answer = RegisterAnswer::Attestation(self.nodes[at].register.attest(nonce));
+                self.written(id, Input::Answered(answer));
+            }
+            Output::Provide(provide) => self.provide(id, provide),
+            Output::Suspect { .. } => {}
             Output::SetTimer { timer, at: Some(time) } => {
                 self.nodes[at].timers.insert(timer, time);
             }
@@ -258,12 +305,57 @@ impl World {
                 self.later(1, id, Input::Leaves { query, leaves });
             }
             Output::Halt(reason) => self.nodes[at].halted = Some(reason),
-            other => panic!("this order asks for no such thing: {other:?}"),
         }
     }
 
+    /// The answer to a write or to the register comes when everything up to it is durable. (What was written is never
+    /// lost here: crashes that lose it are the simulator's.)
+    fn written(&mut self, id: ReplicaId, event: Event<C>) {
+        let delay = self.random.below(2_000);
+        let node = &mut self.nodes[usize::from(id.0)];
+        node.durable_at = node.durable_at.max(self.now.monotonic + delay);
+        let delay = node.durable_at - self.now.monotonic;
+        self.later(delay, id, event);
+    }
+
+    /// The chain that a log's last commit record stands on, by place.
+    fn committed_blocks(&self, log: &[Record]) -> BTreeMap<SequenceNumber, Bytes> {
+        let context = context(&self.membership);
+        let mut blocks = BTreeMap::new();
+        let mut tip = None;
+        for record in log {
+            match record {
+                Record::Block { sequence, hash, bytes } => {
+                    blocks.insert(*hash, (*sequence, bytes.clone()));
+                }
+                Record::Commit { hash, .. } => tip = Some(*hash),
+                Record::Barrier => {}
+            }
+        }
+        let mut chain = BTreeMap::new();
+        while let Some((sequence, bytes)) = tip.and_then(|hash| blocks.get(&hash)) {
+            chain.insert(*sequence, bytes.clone());
+            tip = Some(C::parent(bytes, &context));
+        }
+        chain
+    }
+
+    /// Committed blocks of the log, from `provide.from` up to the last one that has a proof.
+    fn provide(&mut self, id: ReplicaId, provide: Provide) {
+        let log = &self.nodes[usize::from(id.0)].log;
+        let commit = log.iter().rev().find_map(|record| match record {
+            Record::Commit { sequence, hash, proof } => Some((*sequence, *hash, proof.clone())),
+            _ => None,
+        });
+        let Some((last, _, proof)) = commit else { return };
+        let decided = self.committed_blocks(log);
+        let blocks = decided.range(provide.from..=last).map(|(_, bytes)| bytes.clone()).collect();
+        let message = PeerMessage::Consensus(C::provide(blocks, proof));
+        self.send(id, provide.to, message);
+    }
+
     /// Over the wire: encoded, parsed and verified like in earnest.
-    fn send(&mut self, from: ReplicaId, to: ReplicaId, message: PeerMessage<Said>) {
+    fn send(&mut self, from: ReplicaId, to: ReplicaId, message: PeerMessage<C::Message>) {
         self.sent.push((from, message.clone()));
         let copies = match self.random.below(1_000) {
             chance if chance < self.loss => 0,
@@ -281,7 +373,7 @@ impl World {
         }
     }
 
-    fn later(&mut self, delay: u64, id: ReplicaId, event: Event) {
+    fn later(&mut self, delay: u64, id: ReplicaId, event: Event<C>) {
         self.next_event += 1;
         self.queue.insert((self.now.monotonic + delay, self.next_event), (id, event));
     }
@@ -387,14 +479,26 @@ impl World {
         let mine: Vec<(ReplicaId, ConnectionId, Reply)> = mine;
         mine.into_iter().flat_map(|(id, _, reply)| reply.answers.into_iter().map(move |answer| (id, answer))).collect()
     }
+}
 
+impl World<Instant> {
+    /// Has the leader order a replica's system entry.
     pub(super) fn system(&mut self, id: u16, entry: unisono_types::SystemEntry, nonce: u64) {
-        let cluster = self.nodes[0].replica.consensus().cluster();
+        let cluster = self.membership.configuration().cluster;
         let frame = Frame::sign(cluster, &host_signer(id), FrameBody::System { entry, nonce });
-        self.later(
-            0,
-            ReplicaId(0),
-            Input::Peer { from: ReplicaId(id), message: Verified::own(PeerMessage::Consensus(Said::Submit(frame))) },
-        );
+        let message = Verified::own(PeerMessage::Consensus(Said::Submit(frame)));
+        self.later(0, ReplicaId(0), Input::Peer { from: ReplicaId(id), message });
     }
+}
+
+fn register(membership: &Membership, id: ReplicaId) -> Register {
+    let member = membership.member(id).unwrap();
+    let id = RegisterId {
+        cluster: membership.configuration().cluster,
+        group: 0,
+        replica: id,
+        incarnation: member.incarnation,
+        key: member.register_key,
+    };
+    Register::new(id, register_signer(id.replica.0))
 }
