@@ -1,9 +1,9 @@
 //! The event loop.
 
+use super::NodeError;
 use super::links::{Arrival, Arrivals, Links, Source};
 use super::register::DurableRegister;
 use super::timers::Timers;
-use super::NodeError;
 use crate::admin;
 use crate::config::{ReplicaConfig, Schedule};
 use crate::storage::{
@@ -68,8 +68,9 @@ enum Checked {
     Client(Verified<Frame>),
 }
 
-/// One replica.
-pub(super) struct Node {
+/// One replica: its log is open, its state is up to the log's end, it listens.
+pub struct Node {
+    listener: Option<TcpListener>,
     config: ReplicaConfig,
     context: Arc<VerifyContext>,
     replica: Replica<Algorithm>,
@@ -139,9 +140,34 @@ impl Counters {
     }
 }
 
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.config.id).finish_non_exhaustive()
+    }
+}
+
 impl Node {
+    /// Takes the replica's address and its log, and executes the log again for service `S`. Connections wait until
+    /// [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`NodeError`], which says what to do.
+    pub async fn start<S: Service>(config: ReplicaConfig) -> Result<Self, NodeError> {
+        // First of all, so that a port in use shows at once.
+        let listener = TcpListener::bind(&config.listen).await.map_err(|source| NodeError::Listen {
+            address: config.listen.clone(),
+            source,
+            settings: config.directory.join(crate::config::PROCESS_FILE),
+        })?;
+        let mut node = Self::recover::<S>(&config)?;
+        node.listener = Some(listener);
+        Ok(node)
+    }
+
     /// Opens the log and brings the state up to its end.
-    pub(super) fn recover<S: Service>(config: &ReplicaConfig) -> Result<Self, NodeError> {
+    fn recover<S: Service>(config: &ReplicaConfig) -> Result<Self, NodeError> {
+        // Counts from here on, even if nobody reads it.
+        crate::metrics::install();
         let context = Arc::new(config.cluster.verify_context());
         let disk = RealDisk::lock(&config.data_directory())?;
         let owner = Owner { cluster: context.cluster, replica: config.id };
@@ -151,7 +177,10 @@ impl Node {
             tracing::warn!("the log ended within a write at {torn}: nobody was told of it, and it was left behind");
         }
         if recovered.damaged_copies > 0 {
-            tracing::warn!(copies = recovered.damaged_copies, "one copy of the vote register's state is damaged: check the disk");
+            tracing::warn!(
+                copies = recovered.damaged_copies,
+                "one copy of the vote register's state is damaged: check the disk"
+            );
         }
         let register = DurableRegister::restore(config, recovered.register.as_ref())?;
         let last = recovered.committed.as_ref().map_or(SequenceNumber(0), |block| block.sequence);
@@ -170,6 +199,7 @@ impl Node {
             ..unisono_execution::Settings::default()
         };
         let mut node = Self {
+            listener: None,
             config: config.clone(),
             replica: Replica::new(settings, consensus),
             register,
@@ -241,13 +271,15 @@ impl Node {
         Ok(())
     }
 
-    /// Serves until `stop`.
-    pub(super) async fn run(
-        mut self,
-        listener: TcpListener,
-        stop: impl Future<Output = ()>,
-        ready: impl FnOnce(),
-    ) -> Result<(), NodeError> {
+    /// Serves until `stop`, on the calling task alone; a current-thread runtime of its own serves it best.
+    ///
+    /// # Errors
+    /// [`NodeError`]: the replica had to stop. Whoever runs it prints that, exits with a failure and leaves it stopped.
+    ///
+    /// # Panics
+    /// Never: a node that was started has its listener.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+        let listener = self.listener.take().expect("only start makes nodes");
         if self.config.workers > 0 {
             let (worked, notify) = (Arc::clone(&self.worked), self.notify.clone());
             self.executor.set_notify(Arc::new(move || {
@@ -259,10 +291,11 @@ impl Node {
         let (mut links, mut arrivals) = Links::start(&self.config);
         let acceptor = Acceptor::new(&self.config.host, self.config.cluster.membership.clone());
         let notify = self.notify.clone();
-        let accepting = tokio::spawn(transport::listen(listener, acceptor, move |result| admit(result, notify.clone())));
+        let accepting =
+            tokio::spawn(transport::listen(listener, acceptor, move |result| admit(result, notify.clone())));
         self.inputs.push(Input::Start);
         self.turn(Some(&links));
-        ready();
+        tracing::info!(replica = %self.config.id, address = %self.config.listen, "serving");
 
         let mut stop = pin!(stop);
         let (mut from_peers, mut from_clients, mut notices) = (Vec::new(), Vec::new(), Vec::new());
@@ -270,7 +303,8 @@ impl Node {
             if let Some(reason) = self.halted.take() {
                 break Err(NodeError::Halted(reason));
             }
-            let due = self.timers.next().map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(self.now().monotonic)));
+            let due =
+                self.timers.next().map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(self.now().monotonic)));
             let mut sleep = pin!(tokio::time::sleep(due));
             // Everything that is ready is taken in one wake-up, so that none of the sources can starve another.
             let stopped = poll_fn(|context| {
@@ -288,8 +322,9 @@ impl Node {
             }
             self.counters.wakeups.increment(1);
             self.counters.wakeup.record((from_peers.len() + from_clients.len()) as f64);
-            for notice in notices.drain(..) {
-                self.notice(notice, &mut links)?;
+            let taken = notices.drain(..).try_for_each(|notice| self.notice(notice, &mut links));
+            if let Err(error) = taken {
+                break Err(error);
             }
             self.arrivals(from_peers.drain(..).chain(from_clients.drain(..)), &mut links);
             let now = self.now().monotonic;
@@ -300,6 +335,9 @@ impl Node {
             self.gauge(&links);
         };
         accepting.abort();
+        if let Err(error) = &result {
+            tracing::error!(replica = %self.config.id, "stopped: {error}");
+        }
         result
     }
 
@@ -360,7 +398,8 @@ impl Node {
                 (Source::Dialed(_), LinkEvent::Message(_)) | (_, LinkEvent::Up) => {}
                 (source, LinkEvent::Down(reason)) => {
                     let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
-                    metrics::counter!("unisono_links_closed_total", "kind" => kind, "reason" => reason.label()).increment(1);
+                    metrics::counter!("unisono_links_closed_total", "kind" => kind, "reason" => reason.label())
+                        .increment(1);
                     links.end(source);
                     if let Source::Client(connection) = source {
                         self.inputs.push(Input::Disconnected(connection));
@@ -469,7 +508,9 @@ impl Node {
                 self.group_urgent |= !matches!(record, Record::Commit { .. });
                 match record {
                     Record::Block { sequence, hash, bytes } => self.group.push(Entry::Block { sequence, hash, bytes }),
-                    Record::Commit { sequence, hash, proof } => self.group.push(Entry::Commit { sequence, hash, proof }),
+                    Record::Commit { sequence, hash, proof } => {
+                        self.group.push(Entry::Commit { sequence, hash, proof })
+                    }
                     Record::Barrier => {}
                 }
                 self.group_promises.push(Promise::Persisted(id));
@@ -501,7 +542,8 @@ impl Node {
             }
             Output::Halt(reason) => self.halted = Some(reason),
             Output::Suspect { peer, reason } => {
-                metrics::counter!("unisono_suspected_total", "peer" => peer.to_string(), "reason" => reason).increment(1);
+                metrics::counter!("unisono_suspected_total", "peer" => peer.to_string(), "reason" => reason)
+                    .increment(1);
                 tracing::warn!(%peer, reason, "suspected");
             }
         }
@@ -609,12 +651,9 @@ fn scheduler(schedule: Schedule) -> Box<dyn Scheduler> {
     match schedule {
         Schedule::Sequential => Box::new(Sequential::new()),
         // Agreed, since it decides results; the tuner will own it.
-        Schedule::Uds => Box::new(Uds::new(Parameters {
-            primaries: 16,
-            steps: 8,
-            order: Order::RoundRobin,
-            flush_rounds: 4,
-        })),
+        Schedule::Uds => {
+            Box::new(Uds::new(Parameters { primaries: 16, steps: 8, order: Order::RoundRobin, flush_rounds: 4 }))
+        }
     }
 }
 

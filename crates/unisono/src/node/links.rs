@@ -139,7 +139,8 @@ impl Links {
             Source::Dialed(_) => {}
             Source::Peer(id, number) => {
                 let peer = self.peers.get_mut(&id);
-                if let Some((_, outbox)) = peer.and_then(|peer| peer.accepted.take_if(|(newest, _)| *newest == number)) {
+                if let Some((_, outbox)) = peer.and_then(|peer| peer.accepted.take_if(|(newest, _)| *newest == number))
+                {
                     outbox.close();
                 }
             }

@@ -138,11 +138,8 @@ impl DiskFile for MemoryFile {
     }
 }
 
-const SETTINGS: LogSettings = LogSettings {
-    owner: Owner { cluster: ClusterId([7; 16]), replica: ReplicaId(1) },
-    segment_bytes: 8 << 10,
-    parent,
-};
+const SETTINGS: LogSettings =
+    LogSettings { owner: Owner { cluster: ClusterId([7; 16]), replica: ReplicaId(1) }, segment_bytes: 8 << 10, parent };
 
 /// Forks begin behind block 1.
 fn parent(block: &Bytes) -> Option<Digest> {
