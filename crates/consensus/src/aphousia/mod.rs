@@ -246,28 +246,28 @@ impl Aphousia {
     }
 
     fn recover(&mut self, blocks: &[Bytes], context: &VerifyContext) {
-        for bytes in blocks {
-            let Ok(recovered) = CertifiedBlock::parse_all(bytes, context) else { continue };
+        let mut certificates = Vec::new();
+        for recovered in blocks.iter().filter_map(|bytes| CertifiedBlock::parse_all(bytes, context).ok()) {
             let hash = recovered.block.hash();
             if recovered.block.header().height <= self.chain.height() {
                 continue;
             }
-            for frame in recovered.block.frames() {
+            recovered.block.frames().iter().for_each(|frame| {
                 self.pending.add(frame);
-            }
-            for certificate in [recovered.certificate, recovered.parent_certificate].into_iter().flatten() {
-                self.remember_early(certificate);
-            }
+            });
+            certificates.extend([recovered.certificate, recovered.parent_certificate].into_iter().flatten());
             let mut node = Node::new(recovered.block, self.settings.id);
-            node.requested = true;
             node.stored = true;
-            node.certificate_stored = recovered.certificate.is_some();
             self.chain.nodes.entry(hash).or_insert(node);
         }
-        // Certificates that came behind or before their block, in other records.
-        let hashes: Vec<Digest> = self.chain.nodes.keys().copied().collect();
-        for hash in hashes {
-            self.collect_early(&hash);
+        // A certificate may stand in another record than its block's: in that of the block above, or in a repetition.
+        for certificate in certificates {
+            if let Some(node) = self.chain.nodes.get_mut(&certificate.vote.hash) {
+                if node.block.position() == certificate.vote {
+                    node.votes.insert(certificate.replica, certificate);
+                    node.certificate_stored = true;
+                }
+            }
         }
         let mut nothing = Vec::new();
         for hash in self.chain.children(&self.chain.root().hash) {
@@ -286,6 +286,13 @@ impl Aphousia {
 
     fn register_view(&self, view: View) -> RegisterView {
         RegisterView::new(self.epoch(), view)
+    }
+
+    /// Switches planted bugs on.
+    #[cfg(feature = "planted")]
+    pub fn plant(&mut self, planted: Planted) {
+        self.settings.planted = planted;
+        self.quorum = self.settings.quorum();
     }
 
     #[cfg(feature = "planted")]

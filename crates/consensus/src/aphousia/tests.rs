@@ -1,4 +1,10 @@
-//! Whole runs: scripts as stories, seeds as storms.
+//! Whole runs: scripts as stories, seeds as storms; the rules one by one; hostile bytes.
+
+mod form;
+mod hostile;
+#[cfg(feature = "planted")]
+mod planted;
+mod rules;
 
 use super::Aphousia;
 use crate::conformance::{Report, RunOptions, check_scripts, run_seed};
@@ -19,7 +25,7 @@ fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
 #[test]
 fn no_storm_breaks_a_promise() {
     let mut total = Report::default();
-    for seed in seeds(0..150) {
+    for seed in seeds(0..100) {
         let options = RunOptions { trace: std::env::var_os("CONFORMANCE_TRACE").is_some(), ..RunOptions::default() };
         let report =
             run_seed::<Aphousia>(seed, &options).unwrap_or_else(|violation| panic!("seed {seed}: {}", violation.0));

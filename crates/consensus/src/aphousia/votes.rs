@@ -266,6 +266,7 @@ impl Aphousia {
         let root = self.chain.root();
         let (sequence, hash, place, timestamp) =
             (root.header.height, root.hash, root.header.place(), root.header.timestamp);
+        // One Commit for the whole group, on its last block: it proves all below it, which a log finds by their parents.
         self.persist(Record::Commit { sequence, hash, proof }, outbox);
         self.early.values_mut().for_each(|early| {
             early.retain(|certificate| (certificate.vote.view.view(), certificate.vote.step) > place);

@@ -525,7 +525,7 @@ impl<S: Subject> Network<S> {
     }
 
     fn note_message(&mut self, id: ReplicaId, to: &str, message: &S::Message) {
-        if self.trace.is_some() {
+        if self.trace.is_some() && self.replica(id).behaviour != Behaviour::Silent {
             let described = S::describe(message, &|frame| self.name(frame));
             self.note(id, format!("{to}: {described}"));
         }
