@@ -132,6 +132,9 @@ impl Kind {
 /// Turns a row's canonical key into what people read.
 pub(crate) type Label = fn(&[u8]) -> String;
 
+/// Cells by canonical key. The order of a hash map never shows: nothing walks through it.
+type Rows<T> = HashMap<Box<[u8]>, Arc<Cell<T>>>;
+
 /// One object: its name, its rows, and which of them changed.
 pub(crate) struct Home<T> {
     object: u32,
@@ -139,7 +142,7 @@ pub(crate) struct Home<T> {
     name: String,
     kind: Kind,
     label: Label,
-    rows: [Latch<HashMap<Box<[u8]>, Arc<Cell<T>>>>; ROW_SHARDS],
+    rows: [Latch<Rows<T>>; ROW_SHARDS],
     dirty: Latch<Vec<Arc<Cell<T>>>>,
     registry: Arc<Latch<Vec<u32>>>,
 }

@@ -90,7 +90,7 @@ fn path_of(name: &str) -> Digest {
 /// The `depth`-th half byte: which child a path takes there.
 fn turn(path: &Digest, depth: usize) -> usize {
     let byte = path.0[depth / 2];
-    usize::from(if depth % 2 == 0 { byte >> 4 } else { byte & 15 })
+    usize::from(if depth.is_multiple_of(2) { byte >> 4 } else { byte & 15 })
 }
 
 impl Node {
