@@ -237,10 +237,10 @@ impl Aphousia {
     pub(super) fn retry(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         self.changes.retries = self.changes.retries.saturating_add(1);
         let root = self.chain.root().header.place();
-        if let Some(certificate) = self.seat.certificate {
-            if (certificate.vote.view.view(), certificate.vote.step) > root {
-                outbox.push(Output::Broadcast(Message::Vote(certificate)));
-            }
+        if let Some(certificate) = self.seat.certificate
+            && (certificate.vote.view.view(), certificate.vote.step) > root
+        {
+            outbox.push(Output::Broadcast(Message::Vote(certificate)));
         }
         if self.view_unfinished() {
             self.broadcast_change(outbox);

@@ -262,11 +262,11 @@ impl Aphousia {
         }
         // A certificate may stand in another record than its block's: in that of the block above, or in a repetition.
         for certificate in certificates {
-            if let Some(node) = self.chain.nodes.get_mut(&certificate.vote.hash) {
-                if node.block.position() == certificate.vote {
-                    node.votes.insert(certificate.replica, certificate);
-                    node.certificate_stored = true;
-                }
+            if let Some(node) = self.chain.nodes.get_mut(&certificate.vote.hash)
+                && node.block.position() == certificate.vote
+            {
+                node.votes.insert(certificate.replica, certificate);
+                node.certificate_stored = true;
             }
         }
         let mut nothing = Vec::new();

@@ -89,10 +89,10 @@ impl Pending {
             if self.recent.insert(frame.id(), now).is_none() {
                 self.recent_order.push_back(frame.id());
             }
-            if self.recent_order.len() > RECENT_MAX {
-                if let Some(oldest) = self.recent_order.pop_front() {
-                    self.recent.remove(&oldest);
-                }
+            if self.recent_order.len() > RECENT_MAX
+                && let Some(oldest) = self.recent_order.pop_front()
+            {
+                self.recent.remove(&oldest);
             }
         }
     }

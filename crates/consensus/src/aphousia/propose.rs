@@ -243,10 +243,10 @@ impl Aphousia {
             let parent_certificate = parent.and_then(Node::certificate);
             let record = CertifiedBlock { block: node.block.clone(), certificate, parent_certificate };
             self.persist_block(&record, outbox);
-            if record.parent_certificate.is_some() {
-                if let Some(parent) = self.chain.nodes.get_mut(&parent_hash) {
-                    parent.certificate_stored = true;
-                }
+            if record.parent_certificate.is_some()
+                && let Some(parent) = self.chain.nodes.get_mut(&parent_hash)
+            {
+                parent.certificate_stored = true;
             }
             if let Some(node) = self.chain.nodes.get_mut(&at) {
                 node.stored = true;

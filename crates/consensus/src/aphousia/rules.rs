@@ -149,10 +149,10 @@ pub(super) fn check_header(
 /// The planted bug: the greatest vote is left out when the base is chosen.
 pub(super) fn forget_greatest(justification: &Justification) -> Justification {
     let mut changes = justification.changes.clone();
-    if let Some(greatest) = changes.iter().enumerate().max_by_key(|(_, change)| last_place(change)).map(|(i, _)| i) {
-        if changes.len() > 1 {
-            changes.remove(greatest);
-        }
+    if let Some(greatest) = changes.iter().enumerate().max_by_key(|(_, change)| last_place(change)).map(|(i, _)| i)
+        && changes.len() > 1
+    {
+        changes.remove(greatest);
     }
     Justification { changes, checkpoint: justification.checkpoint.clone() }
 }

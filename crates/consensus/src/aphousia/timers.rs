@@ -35,11 +35,11 @@ impl Timers {
     pub(super) fn want<M>(&mut self, timer: TimerId, at: Option<u64>, outbox: &mut alloc::vec::Vec<Output<M>>) {
         let entry = self.0.entry(timer).or_insert(Timer { wanted: None, set: None });
         entry.wanted = at;
-        if let Some(at) = at {
-            if entry.set.is_none_or(|set| set > at) {
-                entry.set = Some(at);
-                outbox.push(Output::SetTimer { timer, at: Some(at) });
-            }
+        if let Some(at) = at
+            && entry.set.is_none_or(|set| set > at)
+        {
+            entry.set = Some(at);
+            outbox.push(Output::SetTimer { timer, at: Some(at) });
         }
     }
 
