@@ -532,6 +532,61 @@ fn a_reader_is_not_let_past_a_blocked_writer() {
     );
 }
 
+#[test]
+fn a_reader_in_the_queue_owns_when_no_owner_is_left_not_before() {
+    // Else its grant would depend on whether it comes before or after the first of two readers leaves.
+    story(
+        &mut uds(3, 2),
+        "request 1      -> start 1
+         request 2      -> start 2
+         request 3      -> start 3
+         1 read a       -> 1 granted
+         2 read a       -> 2 granted
+         1 sleep 50     ->
+         3 lock a       ->
+         2 yield        -> 2 granted
+         2 yield        -> 2 granted                # a new round; 3 is blocked behind 1
+         request 4      -> start 4
+         4 read a       ->
+         2 unlock a     -> 2 granted
+         2 finish       -> 2 finished
+         tick 50        -> 1 granted @50
+         1 unlock a     -> 1 granted @50
+         1 finish       -> 3 granted @50, 1 finished
+         flush          ->
+         3 unlock a     -> 3 granted @50
+         3 finish       -> 3 finished, 4 granted @50",
+    );
+}
+
+#[test]
+fn the_report_tells_grants_and_states_apart() {
+    let report = |script: &str| {
+        let (mut uds, mut grants) = (uds(1, 9), Vec::new());
+        story(&mut uds, script);
+        uds.handle(Event::Entry(Entry::Mark(1)), &mut grants);
+        let Some(Grant::Marked(report)) = grants.pop() else { panic!("a Mark is reported at once") };
+        (report.grants, report.state)
+    };
+    let with = |operations: &str| report(&format!("request 1 -> start 1\n{operations}"));
+    let nothing = with("1 finish -> 1 finished");
+    let lock_a = with("1 lock a -> 1 granted\n 1 finish -> 1 finished");
+    let lock_b = with("1 lock b -> 1 granted\n 1 finish -> 1 finished");
+    let twice =
+        with("1 lock a -> 1 granted\n 1 unlock a -> 1 granted\n 1 lock a -> 1 granted\n 1 finish -> 1 finished");
+    let read_a = with("1 read a -> 1 granted\n 1 finish -> 1 finished");
+    let traces = [nothing.0, lock_a.0, lock_b.0, twice.0, read_a.0];
+    assert!((0..traces.len()).all(|at| !traces[..at].contains(&traces[at])), "{traces:?}");
+    assert_eq!(lock_a.1, lock_b.1, "what is left is the same");
+    let asleep = with("1 sleep 5 ->");
+    let longer = with("1 sleep 6 ->");
+    let holding = with("1 lock a -> 1 granted\n 1 sleep 5 ->");
+    let waiting = with("1 lock a -> 1 granted\n 1 wait a for 5 ->");
+    let elsewhere = with("1 lock a -> 1 granted\n 1 wait a/1 for 5 ->");
+    let states = [nothing.1, asleep.1, longer.1, holding.1, waiting.1, elsewhere.1];
+    assert!((0..states.len()).all(|at| !states[..at].contains(&states[at])), "{states:?}");
+}
+
 // -- hosts
 
 #[test]
