@@ -1,8 +1,8 @@
 //! The commands that every service gets: `dev`, `init`, `replica`, `gateway`, `status`, `bench`.
 //!
 //! ```text
-//!   main::<S>()          a service on its own
-//!   cli::run::<S, P>()   a service and the protocol that its gateway speaks
+//!   main::<S>()              a service on its own
+//!   cli::run::<S, P>(make)   a service and the protocol that its gateway speaks
 //! ```
 //! A command prints what it was asked for on standard output, everything else on standard error. Exit codes: 0 done,
 //! 1 failed (the message says what to do), 2 the command line cannot be understood.
@@ -15,7 +15,7 @@ use crate::{
     client::Client,
     config::{InitOptions, Schedule, init},
     dev::{self, DevOptions, GatewayAddress},
-    gateway::{Bytes, Protocol},
+    gateway::{Bytes, Protocol, Setup},
 };
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -31,17 +31,22 @@ pub fn main<S: Service>() {
     end(start(&Application::of::<S>(), program(), std::env::args_os().skip(1).collect()));
 }
 
-/// Runs the command line of a program for service `S` with a gateway for protocol `P`. Does not return if the command
-/// failed.
-pub fn run<S: Service, P: Protocol + Default>() {
-    end(start(&Application::of::<S>().with_gateway::<P>(), program(), std::env::args_os().skip(1).collect()));
+/// Runs the command line of a program for service `S` with a gateway for the protocol that `make` makes. Does not
+/// return if the command failed.
+pub fn run<S: Service, P: Protocol>(make: fn(&Setup) -> P) {
+    let application = Application::of::<S>().with_gateway(make);
+    end(start(&application, program(), std::env::args_os().skip(1).collect()));
 }
 
 /// Like [`run`], for a program that has these commands behind words of its own: `program` is how it is started again
 /// (the executable and those words), `arguments` what follows them.
 #[must_use]
-pub fn run_within<S: Service, P: Protocol + Default>(program: Vec<OsString>, arguments: Vec<OsString>) -> ExitCode {
-    start(&Application::of::<S>().with_gateway::<P>(), program, arguments)
+pub fn run_within<S: Service, P: Protocol>(
+    make: fn(&Setup) -> P,
+    program: Vec<OsString>,
+    arguments: Vec<OsString>,
+) -> ExitCode {
+    start(&Application::of::<S>().with_gateway(make), program, arguments).into()
 }
 
 fn program() -> Vec<OsString> {
@@ -49,18 +54,26 @@ fn program() -> Vec<OsString> {
     std::env::current_exe().map(OsString::from).into_iter().collect()
 }
 
-fn end(code: ExitCode) {
-    if code != ExitCode::SUCCESS {
-        code.exit_process();
+fn end(code: u8) {
+    if code != DONE {
+        std::process::exit(code.into());
     }
 }
 
+const DONE: u8 = 0;
+const FAILED: u8 = 1;
+const NOT_UNDERSTOOD: u8 = 2;
+
+/// A gateway at work, until it is dropped.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Serves one protocol on a listener.
+type Serve = Box<dyn Fn(TcpListener, Client, &Setup) -> Serving>;
 
 /// What the commands need of a service and its protocol.
 struct Application {
     replica: fn(processes::ReplicaArguments) -> anyhow::Result<()>,
-    gateway: Option<fn(TcpListener, Client) -> Serving>,
+    gateway: Option<Serve>,
     sample: fn(u64) -> Vec<u8>,
 }
 
@@ -69,11 +82,11 @@ impl Application {
         Self { replica: processes::replica::<S>, gateway: None, sample: S::sample_operation }
     }
 
-    fn with_gateway<P: Protocol + Default>(self) -> Self {
-        let serve = |listener, client| -> Serving {
-            Box::pin(crate::gateway::serve(listener, Arc::new(P::default()), client, std::future::pending()))
+    fn with_gateway<P: Protocol>(self, make: fn(&Setup) -> P) -> Self {
+        let serve = move |listener, client, setup: &Setup| -> Serving {
+            Box::pin(crate::gateway::serve(listener, Arc::new(make(setup)), client, std::future::pending()))
         };
-        Self { gateway: Some(serve), ..self }
+        Self { gateway: Some(Box::new(serve)), ..self }
     }
 }
 
@@ -144,7 +157,7 @@ struct InitArguments {
     cluster: ClusterArguments,
 }
 
-fn start(application: &Application, program: Vec<OsString>, arguments: Vec<OsString>) -> ExitCode {
+fn start(application: &Application, program: Vec<OsString>, arguments: Vec<OsString>) -> u8 {
     let words = std::iter::once(OsString::from("unisono")).chain(arguments);
     let shape = CommandLine::command();
     let shape = match application.gateway {
@@ -156,15 +169,15 @@ fn start(application: &Application, program: Vec<OsString>, arguments: Vec<OsStr
         Ok(line) => line.command,
         Err(error) => {
             let _ = error.print(); // there is nobody left to tell
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return u8::try_from(error.exit_code()).unwrap_or(NOT_UNDERSTOOD);
         }
     };
     let result = execute(application, program, command);
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => DONE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            FAILED
         }
     }
 }
@@ -176,9 +189,10 @@ fn execute(application: &Application, program: Vec<OsString>, command: Command) 
         Command::Init(arguments) => arguments.execute(),
         Command::Replica(arguments) => (application.replica)(arguments),
         Command::Gateway(arguments) => {
-            let serve = application.gateway.context(
-                "this service has no protocol for a gateway: its clients use the library, see the guide",
-            )?;
+            let serve = application
+                .gateway
+                .as_ref()
+                .context("this service has no protocol for a gateway: its clients use the library, see the guide")?;
             block_on(processes::gateway(arguments, serve))?
         }
         Command::Status(arguments) => block_on(status::execute(arguments))?,
@@ -196,7 +210,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
 
 impl DevArguments {
     fn options(self, application: &Application, program: Vec<OsString>) -> DevOptions {
-        let gateway = application.gateway.map(|_| match self.redis {
+        let gateway = application.gateway.as_ref().map(|_| match self.redis {
             Some(address) => GatewayAddress::Exactly(address),
             None => GatewayAddress::OrNextFree(REDIS_ADDRESS),
         });
@@ -228,7 +242,9 @@ impl InitArguments {
         for member in &membership.configuration().members {
             println!("  {directory}/replica-{} listens on {}: copy it to that machine", member.id, member.address);
         }
-        println!("  {directory}/client is for gateways and clients, {directory}/admin for `unisono status {directory}`");
+        println!(
+            "  {directory}/client is for gateways and clients, {directory}/admin for `unisono status {directory}`"
+        );
         Ok(())
     }
 }

@@ -30,6 +30,15 @@ pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Outstanding invocations of one connection above which its socket is no longer read.
 pub const INVOCATIONS_MAX: usize = 64;
 
+/// What a protocol may want to know before it begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// Bytes that one operation may have: the cluster's limit.
+    pub operation_bytes: usize,
+    /// Random, different for every gateway and each of its lives.
+    pub nonce: [u8; 8],
+}
+
 /// Makes the protocol's side of each accepted connection.
 pub trait Protocol: Send + Sync + 'static {
     /// The state of one connection.

@@ -10,6 +10,7 @@
 //! the sockets, files, clocks and threads around them, and nothing that decides.
 
 pub mod admin;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dev;
@@ -20,3 +21,11 @@ pub mod node;
 pub mod storage;
 pub mod transport;
 pub mod verify;
+
+pub use cli::main;
+pub use client::Client;
+pub use unisono_execution::{
+    CallError, Context, Fault, Guard, Input, Invoke, Key, LockError, Mutex, Objects, Output, Queue, QueueId, ReadGuard,
+    RwLock, Service, State, Table, Timestamp, UnknownOperation, Value, borsh, macro_support, testing,
+};
+pub use unisono_macros::{Input, State, service};

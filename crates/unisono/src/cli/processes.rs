@@ -1,0 +1,190 @@
+//! `replica` and `gateway`: one process of a cluster in the foreground, by hand or as a child of `dev`.
+//!
+//! Each says `ready ...` on its standard output when it serves, and before that has written, whole, by rename:
+//! DIR/run/NAME.pid with its pid and DIR/run/NAME.metrics with the address of its metrics.
+
+use super::Serve;
+use crate::{
+    client::Client,
+    config::{ClientConfig, ReplicaConfig},
+    gateway::Setup,
+    metrics::Endpoint,
+    node::{self, write_whole},
+};
+use anyhow::{Context, bail};
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use unisono_execution::Service;
+
+/// Ports that are tried above the first one.
+const PORTS_TRIED: u16 = 100;
+
+#[derive(Args, Debug)]
+pub(super) struct ReplicaArguments {
+    /// The replica's directory, as `init` made it.
+    #[arg(value_name = "DIR/replica-I")]
+    dir: PathBuf,
+    /// Where its metrics can be read, at /metrics [default: any free port].
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GatewayArguments {
+    /// The cluster's client directory, as `init` made it.
+    #[arg(value_name = "DIR/client")]
+    dir: PathBuf,
+    /// Where applications connect.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// Take the next free port above when that one is taken.
+    #[arg(long, hide = true)]
+    or_next_free: bool,
+    /// Which of the directory's keys to use; one process, one key, so that they can be told apart.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    key: usize,
+    /// Where its metrics can be read, at /metrics [default: any free port].
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+}
+
+pub(super) fn replica<S: Service>(arguments: ReplicaArguments) -> anyhow::Result<()> {
+    start_logging();
+    allow_many_files();
+    let config = ReplicaConfig::load(&arguments.dir)?;
+    super::block_on(async move {
+        let name = format!("replica-{}", config.id);
+        let run_directory = config.run_directory();
+        let metrics = serve_metrics(arguments.metrics, &run_directory, &name).await?;
+        let listen = config.listen.clone();
+        let node = node::Node::start::<S>(config).await?;
+        write_pid(&run_directory, &name)?;
+        println!("ready listen={listen} metrics={}", metrics.address);
+        Ok(node.run(interrupted()).await?)
+    })?
+}
+
+pub(super) async fn gateway(arguments: GatewayArguments, serve: &Serve) -> anyhow::Result<()> {
+    start_logging();
+    allow_many_files();
+    let config = ClientConfig::load(&arguments.dir)?;
+    let directory = arguments.dir.canonicalize()?;
+    let run_directory = directory.parent().unwrap_or(&directory).join("run");
+    let listener = listen(arguments.listen, arguments.or_next_free).await?;
+    let address = listener.local_addr()?;
+    let metrics = serve_metrics(arguments.metrics, &run_directory, "gateway").await?;
+    let setup = setup(&config)?;
+    let client = tokio::select! {
+        client = Client::connect(&config, arguments.key) => client?,
+        () = interrupted() => return Ok(()),
+    };
+    write_pid(&run_directory, "gateway")?;
+    println!("ready listen={address} metrics={}", metrics.address);
+    tokio::select! {
+        () = serve(listener, client.clone(), &setup) => {}
+        () = interrupted() => {}
+    }
+    client.close().await;
+    Ok(())
+}
+
+/// SIGINT or SIGTERM.
+async fn interrupted() {
+    let signals =
+        signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    match signals {
+        Ok((mut interrupt, mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(error) => {
+            // Then they end the process as they always do.
+            tracing::warn!(%error, "signals cannot be caught");
+            std::future::pending().await
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, or_next_free: bool) -> anyhow::Result<TcpListener> {
+    let last = address.port().saturating_add(if or_next_free { PORTS_TRIED } else { 0 });
+    for port in address.port()..=last {
+        match TcpListener::bind((address.ip(), port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => bail!("cannot listen on {}:{port}: {error}", address.ip()),
+        }
+    }
+    if or_next_free {
+        bail!("no port from {address} to {last} is free: choose one with --redis ADDR:PORT");
+    }
+    bail!("{address} is in use: stop what listens there, or choose another port")
+}
+
+fn setup(config: &ClientConfig) -> anyhow::Result<Setup> {
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    let operation_bytes = config.cluster.membership.configuration().limits.operation_bytes as usize;
+    Ok(Setup { operation_bytes, nonce })
+}
+
+async fn serve_metrics(address: Option<SocketAddr>, run_directory: &Path, name: &str) -> anyhow::Result<Endpoint> {
+    let address = address.unwrap_or(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
+    let mut endpoint = Endpoint::start(address)
+        .await
+        .with_context(|| format!("cannot serve metrics on {address}: choose another address with --metrics"))?;
+    std::fs::create_dir_all(run_directory).and_then(|()| endpoint.announce(run_directory, name)).with_context(
+        || format!("cannot write into {}: check who owns it and whether the disk is full", run_directory.display()),
+    )?;
+    Ok(endpoint)
+}
+
+fn write_pid(run_directory: &Path, name: &str) -> anyhow::Result<()> {
+    let path = run_directory.join(format!("{name}.pid"));
+    write_whole(&path, format!("{}\n", std::process::id()).as_bytes())
+        .with_context(|| format!("cannot write {}: check who owns it and whether the disk is full", path.display()))
+}
+
+/// Warnings on standard error; the variable UNISONO_LOG asks for more (`info`, `unisono=debug`).
+pub(super) fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("UNISONO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // Another program that has these commands may have set up its own.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+/// Raises the number of files this process may open to what the system allows: a connection is a file.
+pub(super) fn allow_many_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error_or_the_next_one_is_taken() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = listen(address, false).await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("choose another port"), "{error}");
+        let next = listen(address, true).await.unwrap().local_addr().unwrap();
+        assert_eq!(next.ip(), address.ip());
+        assert!(next.port() > address.port());
+        let elsewhere = listen("192.0.2.1:1".parse().unwrap(), false).await.unwrap_err().to_string();
+        assert!(elsewhere.contains("cannot listen on 192.0.2.1:1"), "{elsewhere}");
+    }
+}
