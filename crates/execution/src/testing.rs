@@ -17,7 +17,9 @@ use crate::executor::{Executor, Settings};
 use crate::service::Service;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use unisono_scheduler::Scheduler;
+use unisono_scheduler::sequential::Sequential;
+use unisono_scheduler::uds::Uds;
+use unisono_scheduler::{Order, Parameters, Scheduler};
 use unisono_types::{
     Bytes, Digest, Done, MarkReport, Outcome, Position, RequestNumber, SequenceNumber, SessionId, Timestamp, Work,
 };
@@ -108,6 +110,44 @@ pub fn check<S: Service>(
         first.get_or_insert(recording);
     }
     Ok(first.unwrap_or_else(|| record::<S>(scheduler(), &[], 0)))
+}
+
+/// The policies under which [`check_all`] looks: in line; one primary and many; one step and many; all orders.
+#[must_use]
+pub fn policies() -> Vec<(&'static str, Option<Parameters>)> {
+    let uds = |primaries, steps, order| Some(Parameters { primaries, steps, order, flush_rounds: 16 });
+    vec![
+        ("sequential", None),
+        ("one primary", uds(1, u32::MAX, Order::RoundRobin)),
+        ("two primaries, one step", uds(2, 1, Order::RoundRobin)),
+        ("four primaries by quantum", uds(4, 2, Order::Quantum(2))),
+        ("three primaries in an explicit order", uds(3, 4, Order::Explicit(vec![2, 0, 0, 1]))),
+        ("sixteen primaries", uds(16, 4, Order::RoundRobin)),
+    ]
+}
+
+/// The policy with these parameters; without any, the sequential one.
+#[must_use]
+pub fn policy(parameters: Option<&Parameters>) -> Box<dyn Scheduler> {
+    match parameters {
+        None => Box::new(Sequential::new()),
+        Some(parameters) => Box::new(Uds::new(parameters.clone())),
+    }
+}
+
+/// [`check`] under each of the [`policies`]. Returns what came of the first seed under each.
+///
+/// # Errors
+/// The first [`Difference`], which names the policy.
+pub fn check_all<S: Service>(
+    operations: &[Vec<u8>],
+    seeds: std::ops::Range<u64>,
+) -> Result<Vec<Recording>, Difference> {
+    let check = |(name, parameters): (&str, Option<Parameters>)| {
+        check::<S>(|| policy(parameters.as_ref()), operations, seeds.clone())
+            .map_err(|difference| Difference { what: format!("{} ({name})", difference.what), ..difference })
+    };
+    policies().into_iter().map(check).collect()
 }
 
 /// Sample operations of `S`.
