@@ -146,7 +146,7 @@ impl Checkpoints {
             self.signed.pop_first();
         }
         self.count(own);
-        self.judge(own.replica, own.statement.sequence)
+        self.judge(own.statement.sequence)
     }
 
     /// A member has signed.
@@ -156,7 +156,7 @@ impl Checkpoints {
             return Verdict::Nothing;
         }
         self.count(signed);
-        self.judge(own, sequence)
+        self.judge(sequence)
     }
 
     fn count(&mut self, signed: Signed<Checkpoint>) {
@@ -172,7 +172,7 @@ impl Checkpoints {
     }
 
     /// What the checkpoints of `sequence` come to, once this replica has a root there itself.
-    pub(crate) fn judge(&mut self, own: ReplicaId, sequence: SequenceNumber) -> Verdict {
+    pub(crate) fn judge(&mut self, sequence: SequenceNumber) -> Verdict {
         let Some(mine) = self.statement(sequence).filter(|_| sequence > self.stable) else { return Verdict::Nothing };
         let votes = || {
             self.signatures.range((sequence, ReplicaId(0))..=(sequence, ReplicaId(u16::MAX))).map(|(_, signed)| signed)
@@ -183,7 +183,7 @@ impl Checkpoints {
             let signatures = equal.into_iter().take(self.enough).collect();
             return Verdict::Stable(StableCheckpoint { checkpoint: mine, signatures });
         }
-        for other in votes().filter(|signed| signed.replica != own && signed.statement != mine) {
+        for other in votes().filter(|signed| signed.statement != mine) {
             let witnesses: Vec<ReplicaId> =
                 votes().filter(|signed| signed.statement == other.statement).map(|signed| signed.replica).collect();
             if witnesses.len() >= self.enough {

@@ -442,7 +442,7 @@ impl<C: Consensus> Replica<C> {
         if self.started {
             out.push(barrier(root.height));
         }
-        let verdict = self.checkpoints.judge(self.settings.id, root.height);
+        let verdict = self.checkpoints.judge(root.height);
         self.verdict(now, verdict, out);
     }
 

@@ -365,6 +365,8 @@ mod tests {
         let empty = table.ordered_digest();
         let id = table.open(key(), 1, SequenceNumber(0), position(1, 0), T0).unwrap();
         let opened = table.ordered_digest();
+        table.hear(id, &key(), RequestNumber(4), T0);
+        assert_ne!(table.ordered_digest(), opened);
         table.close(id, &key());
         let closed = table.ordered_digest();
         assert!(empty != opened && opened != closed && closed != empty);

@@ -54,6 +54,18 @@ fn a_silent_leader_costs_one_time_out_and_is_left() {
 }
 
 #[test]
+fn a_replica_that_calls_itself_the_leader_draws_nothing_to_itself() {
+    let mut cluster = Cluster::opened(20);
+    cluster.peers[2].leader = ReplicaId(2);
+    for _ in 0..20 {
+        cluster.call("a");
+        cluster.pass(10_000);
+    }
+    assert_eq!((cluster.client.leader(), cluster.completed.len()), (Some(ReplicaId(0)), 20));
+    assert!(cluster.peers[2].frames.is_empty());
+}
+
+#[test]
 fn when_the_link_to_the_leader_goes_down_nobody_waits_for_the_time_out() {
     let mut cluster = Cluster::opened(4);
     cluster.peers[0].manner = Manner::Silent;

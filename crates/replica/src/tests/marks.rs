@@ -64,6 +64,33 @@ fn a_mark_comes_after_some_seconds_and_none_when_nothing_happened() {
 }
 
 #[test]
+fn a_root_covers_sessions_ticks_and_outcomes() {
+    let root_after = |change: fn(&mut World<Instant>)| {
+        let mut world = world(14);
+        let session = world.open(0, 7);
+        load(&mut world, 0, session, 1..3);
+        change(&mut world);
+        world.pass(8_000_000);
+        roots(&world)[0][0].parts
+    };
+    let plain = root_after(|_| ());
+    assert_eq!(plain, root_after(|_| ()), "a function of the story");
+    let opened = root_after(|world| {
+        world.open(1, 7);
+    });
+    let ticked = root_after(|world| world.system(0, SystemEntry::Tick(Timestamp(5)), 0));
+    let wrong = root_after(|world| {
+        world.nodes.iter_mut().for_each(|node| node.executor.outcome_fault = true);
+        let frame = world.requests(0, SessionId(1 << 24), 3, &[(3, "op")]);
+        world.send_frame(0, &[0], &frame);
+    });
+    for (name, other) in [("session", opened), ("tick", ticked), ("outcome", wrong)] {
+        assert_ne!(plain.sessions, other.sessions, "{name}");
+    }
+    assert_eq!(plain.objects, ticked.objects);
+}
+
+#[test]
 fn a_mark_that_is_not_due_does_nothing_wherever_it_comes_from() {
     let mut world = world(3);
     world.open(0, 7);
@@ -191,6 +218,7 @@ fn a_restarted_replica_knows_its_sessions_and_computes_the_same_roots() {
     let before = world.nodes[1].replica.status();
     world.crash(ReplicaId(1));
     load(&mut world, 0, session, 30..60);
+    world.pass(1_000_000); // everything that was said meanwhile is lost, checkpoints too
     world.restart(ReplicaId(1));
     assert!(world.replies.iter().all(|(id, ..)| *id != ReplicaId(1)), "nobody is told again what was said before");
     world.pass(3_000_000);
