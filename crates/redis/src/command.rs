@@ -44,7 +44,7 @@ macro_rules! commands {
     ($($variant:ident = $number:literal: $name:literal, $arity:literal, $place:ident, $keys:expr, $flags:literal,
        $categories:literal, $group:literal, $since:literal, $summary:literal;)*) => {
         /// A command.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, unisono::Input)]
         #[repr(u8)]
         pub enum Command {
             $(#[doc = $summary] $variant = $number,)*

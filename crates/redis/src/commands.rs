@@ -26,7 +26,7 @@ use crate::shard::{Milliseconds, Shard};
 use crate::value::Value;
 
 /// One command for one stripe.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, unisono::Input)]
 pub struct Task<'a> {
     /// Which command.
     pub command: Command,
@@ -37,8 +37,6 @@ pub struct Task<'a> {
     /// Agreed time.
     pub now: Milliseconds,
 }
-
-impl unisono::Input for Task<'_> {}
 
 impl<'a> Task<'a> {
     fn key(&self) -> &'a [u8] {

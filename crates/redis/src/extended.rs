@@ -80,7 +80,8 @@ fn parse_exponent(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let magnitude = digits.iter().fold(0, |value, digit| (value * 10 + i64::from(digit - b'0')).min(i64::from(u32::MAX)));
+    let magnitude =
+        digits.iter().fold(0, |value, digit| (value * 10 + i64::from(digit - b'0')).min(i64::from(u32::MAX)));
     Some(if negative { -magnitude } else { magnitude })
 }
 
@@ -98,7 +99,11 @@ fn from_decimal(negative: bool, number: Big, exponent: i64) -> Option<Extended> 
     (0..exponent.abs()).for_each(|_| scaled.multiply_add(10, 0));
     // Shift so that the quotient has 66 or 67 bits: 64 of mantissa, at least two to round by, the remainder is sticky.
     let shift = 66 + denominator.bits() as i64 - numerator.bits() as i64;
-    if shift >= 0 { numerator.shift_left(shift as usize) } else { denominator.shift_left((-shift) as usize) }
+    if shift >= 0 {
+        numerator.shift_left(shift as usize)
+    } else {
+        denominator.shift_left((-shift) as usize)
+    }
     let (quotient, exact) = numerator.divide_small_quotient(&denominator);
     round(negative, quotient, -shift, !exact)
 }
@@ -136,7 +141,7 @@ fn round(negative: bool, value: u128, exponent: i64, sticky: bool) -> Option<Ext
 impl Extended {
     /// The rounded sum; nothing when it is out of range.
     #[must_use]
-    pub fn add(self, other: Self) -> Option<Self> {
+    pub fn plus(self, other: Self) -> Option<Self> {
         let (large, small) = if self.order() >= other.order() { (self, other) } else { (other, self) };
         if small.mantissa == 0 {
             let negative = if large.mantissa == 0 { large.negative && small.negative } else { large.negative };
@@ -256,7 +261,7 @@ impl Big {
         if self.is_zero() {
             return;
         }
-        if bits % 32 > 0 {
+        if !bits.is_multiple_of(32) {
             self.multiply_add(1 << (bits % 32), 0);
         }
         self.0.splice(0..0, core::iter::repeat_n(0, bits / 32));
@@ -334,7 +339,7 @@ mod tests {
 
     fn sum(a: &str, b: &str) -> String {
         let mut out = Vec::new();
-        finite(a).add(finite(b)).unwrap().write(&mut out);
+        finite(a).plus(finite(b)).unwrap().write(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -375,7 +380,7 @@ mod tests {
         assert_eq!(parse(b"-INF"), Some(Parsed::Infinite));
         assert!(parse(b"1e4932").is_some());
         let largest = finite("1e4932");
-        assert_eq!(largest.add(largest), None, "the sum is out of range");
+        assert_eq!(largest.plus(largest), None, "the sum is out of range");
     }
 
     #[test]

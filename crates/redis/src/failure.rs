@@ -1,9 +1,11 @@
 //! Why a command is refused, in Redis's very words.
 
-/// Bytes of one value, and of what is replied to one command.
+/// Bytes of one value.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of the reply to one command: a value and its frame.
-pub const REPLY_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
+/// Bytes of the result of one operation: what the host of services allows.
+pub const RESULT_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
+/// Bytes of the reply to one command: a value and its frame, with room in the result for short replies before it.
+pub const REPLY_BYTES_MAX: usize = VALUE_BYTES_MAX + (16 << 10);
 
 /// A command is refused; the text is what the application gets.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -84,7 +84,13 @@ impl Gateway {
     /// its own earlier lives: eight random bytes.
     #[must_use]
     pub fn new(settings: Settings, nonce: [u8; 8]) -> Self {
-        Self { settings, nonce, next_connection: AtomicU64::new(1), next_block: Arc::default(), registry: Arc::default() }
+        Self {
+            settings,
+            nonce,
+            next_connection: AtomicU64::new(1),
+            next_block: Arc::default(),
+            registry: Arc::default(),
+        }
     }
 }
 
@@ -210,7 +216,8 @@ impl unisono::gateway::Connection for Connection {
                 Ok(None) => break,
                 Ok(Some(Incoming::Request(request))) => self.request(request, &mut burst, actions),
                 Ok(Some(Incoming::TooLarge { bytes, limit })) => {
-                    let text = format!("ERR a value or command of {bytes} bytes exceeds the cluster's limit of {limit}");
+                    let text =
+                        format!("ERR a value or command of {bytes} bytes exceeds the cluster's limit of {limit}");
                     self.refuse(text.as_bytes(), &mut burst);
                 }
                 Err(error) => {
@@ -353,7 +360,8 @@ impl Connection {
         let bytes = transaction.bytes + room(&request);
         if bytes > self.settings.commands_bytes() {
             let limit = self.settings.commands_bytes();
-            return self.refuse(format!("ERR the transaction exceeds the cluster's limit of {limit} bytes").as_bytes(), burst);
+            return self
+                .refuse(format!("ERR the transaction exceeds the cluster's limit of {limit} bytes").as_bytes(), burst);
         }
         transaction.bytes = bytes;
         // a copy of its own, so that a short command does not keep a long buffer

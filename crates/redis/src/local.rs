@@ -65,15 +65,9 @@ impl Registry {
 /// Subcommands with the arguments they take, counted as in the table of commands.
 fn subcommands(command: Command) -> &'static [(&'static str, i32)] {
     match command {
-        Command::Client => &[
-            ("getname", 2),
-            ("id", 2),
-            ("info", 2),
-            ("list", -2),
-            ("no-evict", 3),
-            ("setinfo", 4),
-            ("setname", 3),
-        ],
+        Command::Client => {
+            &[("getname", 2), ("id", 2), ("info", 2), ("list", -2), ("no-evict", 3), ("setinfo", 4), ("setname", 3)]
+        }
         Command::Config => &[("get", -3)],
         Command::Command => &[("count", 2), ("docs", -2), ("info", -2), ("list", -2)],
         _ => &[],
@@ -256,8 +250,8 @@ fn client_list(registry: &Registry, request: &Request, reply: &mut Reply) {
         b"id" if request.len() > 3 => {
             let mut text = String::new();
             for id in request.arguments().skip(3) {
-                match parse_integer(id).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0) {
-                    Some(id) => text.push_str(&sessions.get(&id).map(Session::line).unwrap_or_default()),
+                match parse_integer(id) {
+                    Some(id) => text.push_str(&sessions.get(&(id as u64)).map(Session::line).unwrap_or_default()),
                     None => return reply.error("ERR Invalid client ID"),
                 }
             }
@@ -349,11 +343,8 @@ fn describe(request: &Request, reply: &mut Reply) {
         b"count" => reply.count(Command::ALL.len()),
         b"list" => list_commands(request, reply),
         b"docs" => {
-            let commands: Vec<_> = if request.len() == 2 {
-                Command::ALL.to_vec()
-            } else {
-                named().filter_map(Command::named).collect()
-            };
+            let commands: Vec<_> =
+                if request.len() == 2 { Command::ALL.to_vec() } else { named().filter_map(Command::named).collect() };
             reply.map(commands.len());
             commands.into_iter().for_each(|command| document(command, reply));
         }
@@ -388,7 +379,7 @@ fn list_commands(request: &Request, reply: &mut Reply) {
         return reply.error("ERR syntax error");
     }
     let names: Vec<_> = Command::ALL.iter().filter(filter).map(|command| command.facts().name).collect();
-    reply.set(names.len());
+    reply.array(names.len());
     names.into_iter().for_each(|name| reply.bulk(name.as_bytes()));
 }
 
@@ -434,7 +425,13 @@ pub(crate) fn info(registry: &Registry, request: &Request) -> Info {
     };
     let connected = registry.sessions().len();
     let sections = [
-        ("Server", format!("redis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\nunisono_version:{}\r\narch_bits:64\r\n", env!("CARGO_PKG_VERSION"))),
+        (
+            "Server",
+            format!(
+                "redis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\nunisono_version:{}\r\narch_bits:64\r\n",
+                env!("CARGO_PKG_VERSION")
+            ),
+        ),
         ("Clients", format!("connected_clients:{connected}\r\n")),
         ("Replication", "role:master\r\nconnected_slaves:0\r\n".to_owned()),
         ("Cluster", "cluster_enabled:0\r\n".to_owned()),

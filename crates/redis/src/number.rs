@@ -54,7 +54,8 @@ pub fn parse_double(text: &[u8]) -> Option<f64> {
     let text = core::str::from_utf8(text).ok()?;
     let value: f64 = text.parse().ok()?;
     let named_infinity = || text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
-    let all_digits_zero = || text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).all(|byte| !matches!(byte, b'1'..=b'9'));
+    let all_digits_zero =
+        || text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).all(|byte| !matches!(byte, b'1'..=b'9'));
     let out_of_range = (value.is_infinite() && !named_infinity()) || (value == 0.0 && !all_digits_zero());
     (!value.is_nan() && !out_of_range).then_some(value)
 }

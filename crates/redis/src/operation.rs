@@ -25,7 +25,18 @@ const THREE: u8 = 128;
 
 /// Names one blocked pop, so that it can be cancelled. Chosen by the gateway, different from every other.
 #[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, borsh::BorshSerialize, borsh::BorshDeserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+    unisono::Input,
 )]
 pub struct Token(pub [u8; 16]);
 

@@ -23,7 +23,7 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 const BULK_BYTES_MAX: i64 = 512 << 20;
 
 /// Which version of the protocol a connection speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, unisono::Input)]
 pub enum Version {
     /// RESP2, what a connection begins with.
     #[default]
@@ -580,7 +580,8 @@ mod tests {
         words.iter().map(|word| word.as_bytes().to_vec()).collect()
     }
 
-    const CONVERSATION: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n\r\nPING \"a b\" c\r\n*0\r\n*-1\r\n*1\r\n$4\r\nQUIT\r\n\
+    const CONVERSATION: &[u8] =
+        b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n\r\nPING \"a b\" c\r\n*0\r\n*-1\r\n*1\r\n$4\r\nQUIT\r\n\
         *3\r\n$3\r\nSET\r\n$40\r\n0123456789012345678901234567890123456789\r\n$1\r\nv\r\n*2\r\n$1\r\n\r\r\n$0\r\n\r\n";
 
     fn conversation() -> Vec<Vec<Vec<u8>>> {
@@ -639,9 +640,11 @@ mod tests {
             let (requests, error) = decode(input.as_bytes());
             assert_eq!((requests.len(), error.unwrap().0.as_str()), (0, expected), "{input:?}");
         }
-        for (start, expected) in
-            [("PING ", "too big inline request"), ("*1", "too big mbulk count string"), ("*1\r\n$1", "too big bulk count string")]
-        {
+        for (start, expected) in [
+            ("PING ", "too big inline request"),
+            ("*1", "too big mbulk count string"),
+            ("*1\r\n$1", "too big bulk count string"),
+        ] {
             let input = [start.as_bytes(), &vec![b'1'; LINE_BYTES_MAX + 1]].concat();
             assert_eq!(decode(&input).1.unwrap().0, expected);
         }

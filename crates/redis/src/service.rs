@@ -16,7 +16,7 @@
 
 use crate::command::Command;
 use crate::commands::{self, Task, Written};
-use crate::failure::{Failure, REPLY_BYTES_MAX};
+use crate::failure::{Failure, REPLY_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::operation::{Call, Calls, Kind, Operation, Token};
 use crate::resp::{Reply, Version};
 use crate::shard::{self, Changes, Milliseconds, Shard, Side, Waiter};
@@ -29,6 +29,13 @@ pub const SHARDS: usize = 256;
 pub const WAITER_STRIPES: usize = 64;
 /// A batch stops behind the command whose reply takes it beyond this many bytes; the gateway sends the rest again.
 pub const BATCH_REPLY_BYTES: usize = 1 << 20;
+/// Before a command whose reply may be long and which cannot be run again, a batch stops at this many bytes already.
+const BATCH_REPLY_BYTES_BEFORE_LONG: usize = 32 << 10;
+/// Behind the replies stands how many commands ran.
+const COUNT_BYTES: usize = 4;
+
+const _: () = assert!(BATCH_REPLY_BYTES_BEFORE_LONG + REPLY_BYTES_MAX + COUNT_BYTES <= RESULT_BYTES_MAX);
+const _: () = assert!(2 * BATCH_REPLY_BYTES + COUNT_BYTES <= RESULT_BYTES_MAX);
 
 /// A Redis-compatible store, replicated. Operations and replies: [`crate::operation`].
 #[derive(State)]
@@ -41,9 +48,7 @@ impl Service for Redis {
     async fn execute<'a>(&'a self, cx: &'a Context, operation: &'a [u8]) -> Result<Vec<u8>, UnknownOperation> {
         Ok(match Operation::decode(operation)? {
             Operation::Batch(calls) => self.batch(cx, &calls).await,
-            Operation::Transaction { version, watched, calls } => {
-                self.transaction(cx, version, &watched, &calls).await
-            }
+            Operation::Transaction { version, watched, calls } => self.transaction(cx, version, &watched, &calls).await,
             Operation::Watch(keys) => self.watch(cx, &keys).await,
             Operation::Block { token, calls } => {
                 let call = calls.iter().next().ok_or(UnknownOperation)?;
@@ -128,9 +133,16 @@ impl Redis {
         let mut replies = Vec::new();
         let mut done = 0u32;
         for call in calls.iter() {
+            if replies.len() > BATCH_REPLY_BYTES_BEFORE_LONG && takes_at_length(&call) {
+                break;
+            }
             held.lock(self, cx, &stripes(&call)).await;
             let mut ready = None;
-            run(cx, &mut held, &call, &mut |key| ready = Some(key)).append_to(&mut replies);
+            let reply = run(cx, &mut held, &call, &mut |key| ready = Some(key));
+            if !replies.is_empty() && replies.len() + reply.0.len() + COUNT_BYTES > RESULT_BYTES_MAX {
+                break; // it only read, for the others have room: the gateway asks again
+            }
+            reply.append_to(&mut replies);
             if let Some(key) = ready {
                 self.serve_line(cx, &mut held, key).await;
             }
@@ -143,7 +155,13 @@ impl Redis {
         replies
     }
 
-    async fn transaction(&self, cx: &Context, version: Version, watched: &[(&[u8], u64)], calls: &Calls<'_>) -> Vec<u8> {
+    async fn transaction(
+        &self,
+        cx: &Context,
+        version: Version,
+        watched: &[(&[u8], u64)],
+        calls: &Calls<'_>,
+    ) -> Vec<u8> {
         let mut needed: Vec<usize> = watched.iter().map(|(key, _)| stripe(key)).collect();
         calls.iter().for_each(|call| needed.extend(stripes(&call)));
         let mut held = Held::default();
@@ -265,6 +283,22 @@ impl Answer {
     }
 }
 
+/// Does it change what is shared, and may it answer with more than a few bytes all the same?
+fn takes_at_length(call: &Call<'_>) -> bool {
+    match call.command {
+        Some(Command::Set) => call.arguments.len() > 2, // perhaps with GET
+        Some(
+            Command::GetSet
+            | Command::GetDelete
+            | Command::ListPopLeft
+            | Command::ListPopRight
+            | Command::BlockingPopLeft
+            | Command::BlockingPopRight,
+        ) => true,
+        _ => false,
+    }
+}
+
 /// Runs one command whose stripes are locked; `ready` learns of a key that somebody waits for.
 fn run<'a>(cx: &Context, held: &mut Held<'_>, call: &Call<'a>, ready: &mut dyn FnMut(&'a [u8])) -> Answer {
     let now = milliseconds(cx);
@@ -292,7 +326,9 @@ fn run<'a>(cx: &Context, held: &mut Held<'_>, call: &Call<'a>, ready: &mut dyn F
             pairs.iter().for_each(|[key, value]| held.of(key).with_mut((*key, *value, now.0), commands::put));
             Answer::of(version, Reply::ok)
         }
-        Command::Exists => count(arguments.iter().filter(|key| held.of(key).with((**key, now.0), commands::exists)).count()),
+        Command::Exists => {
+            count(arguments.iter().filter(|key| held.of(key).with((**key, now.0), commands::exists)).count())
+        }
         Command::Delete | Command::Unlink => {
             count(arguments.iter().filter(|key| held.of(key).with_mut((**key, now.0), commands::delete)).count())
         }

@@ -19,9 +19,9 @@
 use crate::failure::Failure;
 use crate::operation::Token;
 use crate::value::{Blob, List, Typed, Value};
+use borsh::io;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use borsh::io;
 
 /// How many expired keys a write removes beside its own.
 const SWEEP_MAX: usize = 4;
@@ -30,7 +30,18 @@ const GONE_MAX: usize = 64;
 
 /// Milliseconds since the Unix epoch, in agreed time.
 #[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, borsh::BorshSerialize, borsh::BorshDeserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+    unisono::Input,
 )]
 pub struct Milliseconds(pub i64);
 

@@ -3,9 +3,9 @@
 //! Invariant: every collection has one order, the same on all replicas: lists their own, sorted sets by score and
 //! member, hashes and sets by field and member (Redis leaves those two unspecified).
 
+use borsh::io;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use borsh::io;
 use std::ops::Bound;
 use unisono::gateway::Bytes;
 
@@ -96,7 +96,7 @@ typed!(Text, Text, |_| false); // the empty string is a value
 typed!(List, List, List::is_empty);
 typed!(Hash, Hash, Hash::is_empty);
 typed!(Set, Set, Set::is_empty);
-typed!(SortedSet, SortedSet, |set| set.len() == 0);
+typed!(SortedSet, SortedSet, SortedSet::is_empty);
 
 /// Where a range of scores begins or ends.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -121,6 +121,16 @@ pub enum LexBound<'a> {
 }
 
 impl LexBound<'_> {
+    /// Its place among bounds, and whether it admits what is there.
+    fn place(&self) -> ((u8, &[u8]), bool) {
+        match self {
+            Self::Minimum => ((0, b""), false),
+            Self::Inclusive(bound) => ((1, bound), true),
+            Self::Exclusive(bound) => ((1, bound), false),
+            Self::Maximum => ((2, b""), false),
+        }
+    }
+
     fn admits_from_below(&self, member: &[u8]) -> bool {
         match self {
             Self::Minimum => true,
@@ -142,7 +152,7 @@ impl LexBound<'_> {
 
 /// Members with scores, ordered by score, then by member.
 ///
-/// Invariant: `order` holds exactly the members of `scores`, each at its score's rank; no score is NaN. A member's
+/// Invariant: `order` holds exactly the members of `scores`, each at its score's rank; no score is NaN or -0. A member's
 /// bytes are shared by the two.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct SortedSet {
@@ -150,13 +160,13 @@ pub struct SortedSet {
     order: BTreeSet<(Rank, Bytes)>,
 }
 
-/// A score's place among all scores: as bits that order as the numbers do; -0 and 0 are one.
+/// A score's place among all scores: as bits that order as the numbers do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Rank(u64);
 
 impl Rank {
     fn of(score: f64) -> Self {
-        let bits = (score + 0.0).to_bits(); // -0 + 0 = 0
+        let bits = score.to_bits();
         Self(if bits >> 63 == 1 { !bits } else { bits | 1 << 63 })
     }
 
@@ -184,8 +194,9 @@ impl SortedSet {
         self.scores.get(member).copied()
     }
 
-    /// Gives a member a score, which is not NaN.
+    /// Gives a member a score, which is not NaN. The sign of zero is dropped, as by Redis in small sets.
     pub fn insert(&mut self, member: &[u8], score: f64) {
+        let score = score + 0.0; // -0 + 0 = 0
         if let Some(before) = self.scores.get_mut(member) {
             let rank = Rank::of(*before);
             *before = score;
@@ -211,7 +222,7 @@ impl SortedSet {
 
     /// Members and scores from the lowest on.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
-        self.order.iter().map(|(rank, member)| self.shown(*rank, member))
+        self.order.iter().map(shown)
     }
 
     /// Those with a score between the bounds.
@@ -219,16 +230,24 @@ impl SortedSet {
         // the first place of the next rank stands behind all places of a rank
         let behind = |rank: Rank| (Rank(rank.0.saturating_add(1)), Bytes::new());
         let place = |rank: Rank| (rank, Bytes::new());
-        let (low, high) = (Rank::of(from.score), Rank::of(to.score));
+        let (low, high) = (Rank::of(from.score + 0.0), Rank::of(to.score + 0.0));
         let low = if from.exclusive { behind(low) } else { place(low) };
         let high = if to.exclusive { place(high) } else { behind(high) };
-        let range = if low < high { (Bound::Included(low), Bound::Excluded(high)) } else { NOTHING };
-        self.order.range(range).map(|(rank, member)| self.shown(*rank, member))
+        let low = low.min(high.clone()); // a range that ends before it begins has nothing in it
+        self.order.range((Bound::Included(low), Bound::Excluded(high))).map(shown)
     }
 
-    /// Those between the bounds by member. Meant, as in Redis, for sets whose scores are all the same.
+    /// Those between the bounds by member. Meant for sets whose scores are all the same; of others it gives what Redis
+    /// gives while they are small: the first stretch in the order of scores.
     #[must_use]
     pub fn by_lex(&self, from: LexBound<'_>, to: LexBound<'_>, backwards: bool) -> Vec<(&[u8], f64)> {
+        let ((low, admits_low), (high, admits_high)) = (from.place(), to.place());
+        let may_have_members = low < high || low == high && admits_low && admits_high;
+        let last_is_in = self.iter().next_back().is_some_and(|(member, _)| from.admits_from_below(member));
+        let first_is_in = self.iter().next().is_some_and(|(member, _)| to.admits_from_above(member));
+        if !(may_have_members && last_is_in && first_is_in) {
+            return Vec::new();
+        }
         if backwards {
             let from_the_end = self.iter().rev().skip_while(|(member, _)| !to.admits_from_above(member));
             from_the_end.take_while(|(member, _)| from.admits_from_below(member)).collect()
@@ -237,17 +256,11 @@ impl SortedSet {
             from_the_start.take_while(|(member, _)| to.admits_from_above(member)).collect()
         }
     }
-
-    fn shown<'a>(&'a self, rank: Rank, member: &'a Bytes) -> (&'a [u8], f64) {
-        let score = rank.score();
-        let score = if score == 0.0 { self.scores.get(member).copied().unwrap_or(score) } else { score };
-        (member, score)
-    }
 }
 
-/// A range without a place in it.
-const NOTHING: (Bound<(Rank, Bytes)>, Bound<(Rank, Bytes)>) =
-    (Bound::Included((Rank(0), Bytes::new())), Bound::Excluded((Rank(0), Bytes::new())));
+fn shown((rank, member): &(Rank, Bytes)) -> (&[u8], f64) {
+    (member, rank.score())
+}
 
 impl BorshSerialize for SortedSet {
     fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
@@ -287,7 +300,8 @@ mod tests {
 
     #[test]
     fn members_stand_by_score_then_by_name() {
-        let mut it = set(&[("c", 1.0), ("a", 2.0), ("b", 1.0), ("d", f64::NEG_INFINITY), ("e", -1.5), ("f", f64::INFINITY)]);
+        let mut it =
+            set(&[("c", 1.0), ("a", 2.0), ("b", 1.0), ("d", f64::NEG_INFINITY), ("e", -1.5), ("f", f64::INFINITY)]);
         assert_eq!(names(it.iter()), "debcaf");
         it.insert(b"d", 1.0);
         assert_eq!(names(it.iter()), "ebcdaf");
@@ -296,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn negative_zero_keeps_its_sign_and_stands_beside_zero() {
+    fn negative_zero_is_zero() {
         let it = set(&[("b", -0.0), ("a", 0.0)]);
         assert_eq!(names(it.iter()), "ab");
-        let scores: Vec<_> = it.iter().map(|(_, score)| score.is_sign_negative()).collect();
-        assert_eq!(scores, [false, true]);
+        assert!(it.iter().all(|(_, score)| score.is_sign_positive()));
+        assert_eq!(names(it.by_score(at(-0.0), at(-0.0))), "ab");
     }
 
     #[test]
@@ -335,6 +349,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn ranks_order_as_scores_do(a: f64, b: f64) {
+            let (a, b) = (a + 0.0, b + 0.0);
             if let Some(ordering) = a.partial_cmp(&b) {
                 proptest::prop_assert_eq!(Rank::of(a).cmp(&Rank::of(b)), ordering);
                 proptest::prop_assert_eq!(Rank::of(a).score(), a);

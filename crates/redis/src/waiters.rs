@@ -121,8 +121,6 @@ impl Waiters {
     }
 }
 
-impl unisono::Input for Token {}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,7 +29,7 @@ pub(super) fn pop(shard: &mut Shard, task: Task<'_>, reply: &mut Reply) -> Done 
         reply.bulk_or_null(shard.pop(task.key(), task.now, side)?.as_deref());
         return Ok(());
     }
-    let count = usize::try_from(task.integer(1)?).map_err(|_| Failure::NotPositive)?;
+    let count = task.integer(1).ok().and_then(|count| usize::try_from(count).ok()).ok_or(Failure::NotPositive)?;
     let Some(list) = shard.read::<List>(task.key(), task.now)? else {
         reply.null_array();
         return Ok(());

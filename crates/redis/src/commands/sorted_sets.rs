@@ -154,9 +154,9 @@ impl RangeOptions {
                     options.limit = parse_integer(tail[1]).ok_or(Failure::NotInteger)?;
                     rest = &tail[2..];
                 }
-                _ if is(option, "REV") => options.reverse = true,
-                _ if is(option, "BYLEX") => options.by = By::Lex,
-                _ if is(option, "BYSCORE") => options.by = By::Score,
+                _ if is(option, "REV") && !options.reverse => options.reverse = true,
+                _ if is(option, "BYLEX") && options.by == By::Rank => options.by = By::Lex,
+                _ if is(option, "BYSCORE") && options.by == By::Rank => options.by = By::Score,
                 _ => return Err(Failure::Syntax),
             }
         }
@@ -182,7 +182,8 @@ fn score_bound(text: &[u8]) -> Result<ScoreBound, Failure> {
         _ => (false, text),
     };
     // as strtod: nothing is 0, and what is too large is infinite
-    let score = if number.is_empty() { Some(0.0) } else { core::str::from_utf8(number).ok().and_then(|it| it.parse().ok()) };
+    let score =
+        if number.is_empty() { Some(0.0) } else { core::str::from_utf8(number).ok().and_then(|it| it.parse().ok()) };
     match score {
         Some(score) if !f64::is_nan(score) => Ok(ScoreBound { score, exclusive }),
         _ => Err(Failure::BoundNotFloat),

@@ -179,7 +179,7 @@ pub(super) fn increment_by_float(shard: &mut Shard, task: Task<'_>, reply: &mut 
         let (Parsed::Finite(value), Parsed::Finite(increment)) = (value, increment) else {
             return Err(Failure::NotFinite);
         };
-        let sum = value.add(increment).ok_or(Failure::NotFinite)?;
+        let sum = value.plus(increment).ok_or(Failure::NotFinite)?;
         text.clear();
         sum.write(text);
         Ok(Change { result: text.clone(), changed: true })
