@@ -2,7 +2,7 @@
 
 use crate::{Abuse, Disk, Identities, Planted, Random};
 use unisono_consensus::{Consensus, Decision};
-use unisono_types::{Bytes, Membership, ReplicaId, Signer, VerifyContext};
+use unisono_types::{Bytes, Membership, Message as _, ReplicaId, Signer, VerifyContext};
 
 /// One algorithm.
 pub trait Algorithm: Consensus + Sized + 'static {
@@ -17,6 +17,15 @@ pub trait Algorithm: Consensus + Sized + 'static {
         disk: &Disk,
         planted: Option<Planted>,
     ) -> Self;
+
+    /// What a message says, for traces.
+    #[must_use]
+    fn describe(identities: &Identities, bytes: &Bytes) -> String {
+        match Self::Message::parse(bytes.clone(), &identities.context) {
+            Ok(message) => format!("{message:?}"),
+            Err(reason) => format!("{} bytes, {reason}", bytes.len()),
+        }
+    }
 
     /// Messages that a liar makes of one it is about to send.
     fn forge(identities: &Identities, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes>;

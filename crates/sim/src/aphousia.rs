@@ -85,7 +85,7 @@ impl Algorithm for Aphousia {
     }
 }
 
-/// What an instance finds on its disk.
+/// What an instance finds on its disk: the last decided block that has a proof, and the blocks above it.
 fn recovered(disk: &Disk) -> Recovered {
     let last = disk.committed_places().last();
     let committed = last.map(|(sequence, hash, bytes)| (sequence, hash, bytes.clone()));

@@ -134,7 +134,7 @@ impl Checker {
     /// A correct replica did something.
     pub fn observe(&mut self, replica: usize, observation: Observation) {
         match observation {
-            Observation::Ordered(digest) => self.ordered(replica, digest),
+            Observation::Ordered { digest, .. } => self.ordered(replica, digest),
             Observation::Requested { session, number, operation } => {
                 self.requested(replica, (session, number), operation);
             }
@@ -155,7 +155,7 @@ impl Checker {
             Observation::Halted(reason) => {
                 self.report(Property::NoFalseHalt, format!("replica {replica}, which is correct, stopped: {reason}"));
             }
-            Observation::Rejected(_) | Observation::Suspected { .. } => {}
+            Observation::Starved { .. } | Observation::Rejected(_) | Observation::Suspected { .. } => {}
         }
     }
 
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_prefix_is_no_violation_and_a_fork_is() {
-        let item = |byte| Observation::Ordered(digest(byte));
+        let item = |byte| Observation::Ordered { kind: "request", digest: digest(byte) };
         assert_eq!(found(&[(0, item(1)), (0, item(2)), (1, item(1))]), None);
         assert_eq!(found(&[(0, item(1)), (0, item(2)), (1, item(1)), (1, item(3))]), Some(Property::EqualLogs));
         let commit = |byte| Observation::Committed { sequence: SequenceNumber(4), hash: digest(byte) };

@@ -8,13 +8,18 @@ use crate::{Disk, Property, Random};
 use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer};
 use unisono_types::{
     Bytes, Certificate, Digest, MarkReport, RegisterView, Rejected, ReplicaId, RequestNumber, SequenceNumber,
-    SessionId, Step, Time, View, ViewChange,
+    SessionId, Step, Time, Timestamp, View, ViewChange,
 };
 
 /// Makes the processes of replicas, at the first start and after each crash, from what their disks hold.
 pub trait Factory {
     /// The process of `replica`, not yet started.
     fn create(&self, replica: ReplicaId, disk: &Disk) -> Box<dyn Core>;
+
+    /// What a message between replicas says, for traces.
+    fn describe(&self, bytes: &Bytes) -> String {
+        format!("{} bytes", bytes.len())
+    }
 
     /// What a liar can make of a message that it is about to send: other messages, well-formed, signed with the
     /// liar's own keys where they need a signature.
@@ -55,6 +60,11 @@ pub trait Core {
 
     /// What it has come to.
     fn progress(&self) -> Progress;
+
+    /// What it is doing, for people.
+    fn describe(&self) -> String {
+        String::new()
+    }
 }
 
 /// How far a replica is.
@@ -177,7 +187,12 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub enum Observation {
     /// The next item of the order that it follows, from its beginning in this life.
-    Ordered(Digest),
+    Ordered {
+        /// Its kind, for people.
+        kind: &'static str,
+        /// Digest of all of it.
+        digest: Digest,
+    },
     /// A request was given to execution.
     Requested {
         /// Whose.
@@ -211,6 +226,13 @@ pub enum Observation {
         sequence: SequenceNumber,
         /// The root.
         root: Digest,
+    },
+    /// Execution has used up the order and waits for an entry of this kind.
+    Starved {
+        /// For a Flush.
+        flush: bool,
+        /// For a Tick, with this time.
+        tick: Option<Timestamp>,
     },
     /// It found itself faulty.
     Halted(String),

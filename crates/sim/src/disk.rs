@@ -123,9 +123,11 @@ impl Disk {
         self.blocks.iter().map(|(hash, (sequence, bytes))| (hash, *sequence, bytes))
     }
 
-    /// Place, hash and bytes of the blocks that are known to be decided, from the first on, without gaps.
+    /// Place, hash and bytes of the blocks that are proven to be decided, from the first on, without gaps. Blocks
+    /// decided together share the proof of the last; a crash may have come between their records.
     pub fn committed_places(&self) -> impl Iterator<Item = (SequenceNumber, Digest, &Bytes)> {
-        let known = (1..).map_while(|place| self.commits.get_key_value(&SequenceNumber(place)));
+        let proven = self.commits.iter().rev().find(|(_, (_, proof))| !proof.is_empty()).map_or(0, |(last, _)| last.0);
+        let known = (1..=proven).map_while(|place| self.commits.get_key_value(&SequenceNumber(place)));
         known.map_while(|(sequence, (hash, _))| self.blocks.get(hash).map(|(_, bytes)| (*sequence, *hash, bytes)))
     }
 

@@ -71,6 +71,14 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
         })
     }
 
+    fn describe(&self, bytes: &Bytes) -> String {
+        match PeerMessage::<A::Message>::parse(bytes.clone(), &self.identities.context) {
+            Ok(PeerMessage::Consensus(_)) => A::describe(&self.identities, &bytes.slice(1..)),
+            Ok(message) => format!("{message:?}"),
+            Err(reason) => format!("{} bytes, {reason}", bytes.len()),
+        }
+    }
+
     fn forge(&self, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes> {
         match PeerMessage::<A::Message>::parse(bytes.clone(), &self.identities.context) {
             Ok(PeerMessage::Consensus(_)) => {
@@ -216,6 +224,11 @@ impl<A: Algorithm> Core for Node<A> {
         let status = self.replica.status();
         Progress { committed: status.height, executed: status.executed, view: status.view }
     }
+
+    fn describe(&self) -> String {
+        let (runnable, schedule) = (self.executor.runnable(), self.executor.status());
+        format!("{runnable} tasks runnable, {schedule:?}, {:?}", self.replica.status().counters)
+    }
 }
 
 impl<A: Algorithm> Node<A> {
@@ -280,7 +293,9 @@ impl<A: Algorithm> Node<A> {
                 effects.push(Effect::Observe(Observation::Executed { session, number, outcome }));
             }
             Done::Marked(report) => effects.push(Effect::Observe(Observation::Marked(*report))),
-            Done::Starved { .. } => {}
+            Done::Starved { flush, tick } => {
+                effects.push(Effect::Observe(Observation::Starved { flush: *flush, tick: *tick }));
+            }
         }
     }
 
@@ -328,7 +343,8 @@ impl<A: Algorithm> Node<A> {
     }
 
     fn execute(&self, work: Work, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Observe(Observation::Ordered(digest_of_work(&work))));
+        let (kind, digest) = name_of_work(&work);
+        effects.push(Effect::Observe(Observation::Ordered { kind, digest }));
         if let Work::Request { session, number, operation, .. } = &work {
             let (session, number, operation) = (*session, *number, digest_of_operation(operation));
             effects.push(Effect::Observe(Observation::Requested { session, number, operation }));
@@ -353,13 +369,14 @@ pub fn digest_of_operation(operation: &[u8]) -> Digest {
     Digest::of("simulated operation", &[operation])
 }
 
-fn digest_of_work(work: &Work) -> Digest {
+fn name_of_work(work: &Work) -> (&'static str, Digest) {
     match work {
         Work::Request { position, timestamp, session, number, operation } => {
-            Digest::of("simulated work", &[&encode(&(position.0, timestamp.0, session.0, number.0)), operation])
+            let place = encode(&(position.0, timestamp.0, session.0, number.0));
+            ("request", Digest::of("simulated work", &[&place, operation]))
         }
-        Work::Tick(timestamp) => Digest::of("simulated tick", &[&encode(timestamp)]),
-        Work::Flush => Digest::of("simulated flush", &[]),
-        Work::Mark(sequence) => Digest::of("simulated mark", &[&encode(sequence)]),
+        Work::Tick(timestamp) => ("tick", Digest::of("simulated tick", &[&encode(timestamp)])),
+        Work::Flush => ("flush", Digest::of("simulated flush", &[])),
+        Work::Mark(sequence) => ("mark", Digest::of("simulated mark", &[&encode(sequence)])),
     }
 }

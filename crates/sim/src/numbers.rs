@@ -44,6 +44,10 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
         Box::new(Numbers { consensus, context: context.clone(), decided, ordered: BTreeMap::new(), last: SequenceNumber(0), outbox: Vec::new() })
     }
 
+    fn describe(&self, bytes: &Bytes) -> String {
+        A::describe(&self.identities, bytes)
+    }
+
     fn forge(&self, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes> {
         A::forge(&self.identities, liar, bytes, random)
     }
@@ -173,7 +177,8 @@ impl<A: Algorithm> Numbers<A> {
         self.last = decision.sequence;
         let frames: Vec<Digest> = decision.frames.iter().map(Frame::id).collect();
         let whole = (decision.sequence, decision.hash, decision.timestamp, frames);
-        effects.push(Effect::Observe(Observation::Ordered(Digest::of("simulated decision", &[&encode(&whole)]))));
+        let digest = Digest::of("simulated decision", &[&encode(&whole)]);
+        effects.push(Effect::Observe(Observation::Ordered { kind: "decision", digest }));
         for frame in &decision.frames {
             let FrameBody::Requests { session, requests, .. } = frame.body() else { continue };
             if self.ordered.contains_key(&frame.id()) {

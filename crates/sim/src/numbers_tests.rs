@@ -191,7 +191,7 @@ impl<H: Habit> Toy<H> {
                 frames.push(Frame::sign(self.membership.configuration().cluster, &mallory, body));
             }
             let sequence = SequenceNumber(place as u64 + 1);
-            let record = Record::Commit { sequence, hash, proof: Bytes::new() };
+            let record = Record::Commit { sequence, hash, proof: Bytes::from_static(b"proven") };
             outbox.push(Output::Persist { id: PersistId(0), record });
             outbox.push(Output::Decide(decision(place, hash, frames)));
         }

@@ -22,7 +22,7 @@ use unisono_consensus::{Provide, RegisterAnswer};
 use unisono_trusted::{Register, RegisterState, VoteRegister};
 use unisono_types::{Bytes, RegisterId, ReplicaId, Signer};
 
-/// What is awaited after healing must have come within this long.
+/// What is outstanding when everything heals, or is asked for later, must be done within this long.
 pub const LIVENESS_LIMIT: u64 = 10 * crate::plan::SECOND;
 
 /// How often the world looks whether everything is done.
@@ -33,6 +33,9 @@ const PROVIDED_BYTES_MAX: usize = 1 << 20;
 
 /// The most events of a run: one that takes more goes round in circles.
 const EVENTS_MAX: u64 = 20_000_000;
+
+/// Characters of a message that a line of a trace shows.
+const SAID_MAX: usize = 300;
 
 /// A simulated world.
 pub struct World {
@@ -50,6 +53,8 @@ pub struct World {
     trace: Trace,
     counts: Counts,
     healed: bool,
+    /// Healing, or the newest request behind it.
+    awaited_since: u64,
     effects: Vec<Effect>,
     actor_effects: Vec<ActorEffect>,
 }
@@ -155,6 +160,7 @@ impl World {
             actors: Vec::new(),
             trace,
             healed: false,
+            awaited_since: 0,
             effects: Vec::new(),
             actor_effects: Vec::new(),
             random,
@@ -209,6 +215,7 @@ impl World {
         let mut counts = self.counts.clone();
         counts.events = self.order;
         counts.decisions = self.checker.decisions();
+        counts.marks = self.checker.marks() as u64;
         counts.view_changes = self.correct().map(|replica| self.progress(replica).view.0).max().map_or(0, u64::from);
         counts.faults.loss = self.network.lost;
         counts.faults.duplication = self.network.doubled;
@@ -239,9 +246,8 @@ impl World {
         for client in 0..self.actors.len() {
             self.client_input(client, ActorInput::Finish);
         }
-        let deadline = self.now + LIVENESS_LIMIT;
         while self.checker.violation().is_none() && !self.is_settled() {
-            if self.now >= deadline {
+            if self.now >= self.awaited_since + LIVENESS_LIMIT {
                 let text = self.unfinished();
                 self.checker.report(Property::Liveness, text);
                 break;
@@ -270,6 +276,7 @@ impl World {
     pub fn heal(&mut self) {
         self.trace.line(self.now, || "everything heals".into());
         self.healed = true;
+        self.awaited_since = self.now;
         self.network.heal();
         for replica in 0..self.hosts.len() {
             self.hosts[replica].disk_slowness = 0;
@@ -301,9 +308,10 @@ impl World {
         let waiting: Vec<String> = waiting.map(|(client, machine)| format!("client {client}: {}", machine.actor.waits_for())).collect();
         let heights = self.correct().map(|replica| {
             let Progress { committed, executed, view } = self.progress(replica);
-            format!("replica {replica}: committed {committed} executed {executed} in {view:?}")
+            let doing = self.hosts[replica].cores.first().map(|core| core.describe()).unwrap_or_default();
+            format!("replica {replica}: committed {committed} executed {executed} in {view:?} {doing}")
         });
-        format!("not done {} s after healing; {}; {}", LIVENESS_LIMIT / 1_000_000, waiting.join(", "), heights.collect::<Vec<_>>().join(", "))
+        format!("not done within {} s of a healed world; {}; {}", LIVENESS_LIMIT / 1_000_000, waiting.join(", "), heights.collect::<Vec<_>>().join(", "))
     }
 
     fn schedule(&mut self, at: u64, event: Event) {
@@ -395,7 +403,7 @@ impl World {
         };
         self.trace.number(kind << 48 | (who as u64) << 32 | what);
         if self.trace.prints() {
-            self.trace.line(self.now, || event.describe(self.plan.replicas));
+            self.trace.line(self.now, || event.describe(self.plan.replicas, &*self.factory));
         }
     }
 
@@ -633,10 +641,12 @@ impl World {
             Effect::Persist { id, record } => self.write(replica, core, Entry::Record(record), Promise::Persisted(id)),
             Effect::Certify { view, step, hash } => {
                 let answer = self.hosts[replica].register.certify(view, step, hash);
+                self.trace.line(self.now, || format!("replica {replica}: certify {view:?} {step:?} {hash:?}: {}", answer.is_ok()));
                 self.answer(replica, core, answer.map_or(RegisterAnswer::Refused, RegisterAnswer::Certificate));
             }
             Effect::Advance { view } => {
                 let answer = self.hosts[replica].register.advance(view);
+                self.trace.line(self.now, || format!("replica {replica}: advance {view:?}: {}", answer.is_ok()));
                 self.answer(replica, core, answer.map_or(RegisterAnswer::Refused, RegisterAnswer::ViewChange));
             }
             Effect::Attest { nonce } => {
@@ -775,20 +785,24 @@ impl World {
         }
     }
 
-    /// Reads the log on behalf of a peer that is far behind, as far as one message may carry.
+    /// Reads the log on behalf of a peer that is far behind, as far as one message may carry: up to a block with a
+    /// proof (blocks decided together share that of the last).
     fn provide(&mut self, replica: usize, core: usize, provide: Provide) {
         let disk = &self.hosts[replica].disk;
-        let (mut blocks, mut proof, mut size) = (Vec::new(), Bytes::new(), 0);
+        let (mut blocks, mut proven, mut proof, mut size) = (Vec::new(), 0, Bytes::new(), 0);
         for (sequence, (hash, certificate)) in disk.commits().range(provide.from..) {
             let expected = provide.from.0 + blocks.len() as u64;
             let Some((_, bytes)) = disk.block(hash) else { break };
-            if sequence.0 != expected || (size + bytes.len() > PROVIDED_BYTES_MAX && !blocks.is_empty()) {
+            if sequence.0 != expected || (size + bytes.len() > PROVIDED_BYTES_MAX && proven > 0) {
                 break;
             }
             size += bytes.len();
             blocks.push(bytes.clone());
-            proof = certificate.clone();
+            if !certificate.is_empty() {
+                (proven, proof) = (blocks.len(), certificate.clone());
+            }
         }
+        blocks.truncate(proven);
         if blocks.is_empty() {
             return;
         }
@@ -828,6 +842,7 @@ impl World {
             ActorEffect::Invoked { session, number, operation } => {
                 self.trace.line(self.now, || format!("client {client}: {session:?} {number:?} asks"));
                 self.counts.client_operations += 1;
+                self.awaited_since = self.now;
                 self.checker.invoked(session, number, operation);
             }
             ActorEffect::Completed { session, number, outcome } => {
@@ -888,10 +903,14 @@ impl Event {
         }
     }
 
-    fn describe(&self, replicas: usize) -> String {
+    fn describe(&self, replicas: usize, factory: &dyn Factory) -> String {
         match self {
             Self::ToReplica { replica, from, bytes, .. } if *from < replicas => {
-                format!("replica {replica} <- replica {from}: {} bytes", bytes.len())
+                let mut said = factory.describe(bytes);
+                if let Some((end, _)) = said.char_indices().nth(SAID_MAX) {
+                    said.truncate(end);
+                }
+                format!("replica {replica} <- replica {from}: {said}")
             }
             Self::ToReplica { replica, from, bytes, .. } => {
                 format!("replica {replica} <- client {}: {} bytes", from - replicas, bytes.len())
