@@ -370,7 +370,7 @@ fn one_copy_of_the_register_is_enough_even_in_the_last_group() {
     let files = disk.files();
     let bytes = &files[&segment_name(1)];
     // The state is 159 equal bytes, found nowhere else: two copies.
-    let state = vec![3u8; 159];
+    let state = [3u8; 159];
     let copies: Vec<usize> = (0..bytes.len() - 159).filter(|at| bytes[*at..at + 159] == state[..]).collect();
     assert_eq!(copies.len(), 2);
     assert_ne!(copies[0] / 512, copies[1] / 512, "in two sectors");
