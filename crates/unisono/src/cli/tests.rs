@@ -1,3 +1,5 @@
+//! The command line as a person meets it: what it takes, what it refuses, and what it says then.
+
 use super::*;
 use unisono_execution::{Context as Cx, Objects, State, UnknownOperation};
 

@@ -1,3 +1,5 @@
+//! Directories made, read back, and refused with a reason that says what to do.
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
