@@ -11,12 +11,12 @@ pub(super) struct Starved {
 }
 
 impl Starved {
-    /// A Flush answers a need for one, a Tick a deadline: if the need is still there afterwards, it is said again.
+    /// Any work may answer a need for a Flush, and whoever heard of the need takes it for answered; a Tick answers a
+    /// deadline. If the need is still there afterwards, it is said again.
     pub(super) fn submitted(&mut self, work: &Work) {
-        match work {
-            Work::Flush => self.flush = false,
-            Work::Tick(_) => self.tick = None,
-            Work::Request { .. } | Work::Mark(_) => {}
+        self.flush = false;
+        if matches!(work, Work::Tick(_)) {
+            self.tick = None;
         }
     }
 
@@ -32,6 +32,7 @@ impl Starved {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use unisono_types::SequenceNumber;
 
     fn status(needs_flush: bool, deadline: Option<u64>) -> Status {
         Status { needs_flush, deadline, ..Status::default() }
@@ -53,5 +54,17 @@ mod tests {
         assert_eq!(starved.check(status(false, Some(4))), said(false, Some(4)));
         assert_eq!(starved.check(status(false, None)), None);
         assert_eq!(starved.check(status(true, None)), said(true, None));
+    }
+
+    /// Found by the simulator (seed 20193): a Mark came before the Flush that was asked for. The replica takes a need for
+    /// met by any work, so it waited to be asked again, for ever.
+    #[test]
+    fn a_need_that_other_work_did_not_meet_is_said_again() {
+        let mut starved = Starved::default();
+        let said = Some(Done::Starved { flush: true, tick: None });
+        assert_eq!(starved.check(status(true, None)), said);
+        starved.submitted(&Work::Mark(SequenceNumber(1)));
+        assert_eq!(starved.check(status(true, None)), said);
+        assert_eq!(starved.check(status(true, None)), None);
     }
 }
