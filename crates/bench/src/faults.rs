@@ -1,0 +1,219 @@
+//! `faults`: what clients notice when replicas are killed or stopped under load, and whether anything was lost.
+//!
+//! ```text
+//!   load ────────────────────────────────────────────────────────────────────────────>
+//!   round    | settled | fault            | start again | caught up | ...
+//!   gap                 <── longest time that some client goes without an answer ──>
+//! ```
+
+use crate::{cluster::Cluster, history, results::quantile, workload::Workload};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use rustix::process::Signal;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+#[derive(Args, Debug)]
+pub(crate) struct FaultsArguments {
+    /// What happens in each round.
+    kind: Kind,
+    /// Rounds.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rounds: usize,
+    /// Replicas of the cluster.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    replicas: usize,
+    /// Clients, each with one operation outstanding.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    clients: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Kind {
+    /// kill -9 of each replica in turn, started again after a second.
+    KillEach,
+    /// kill -9 of the leader, started again after a second.
+    KillLeader,
+    /// SIGSTOP for ten seconds, of the leader and of others in turn.
+    Stop,
+    /// kill -9 of all at once, started again.
+    KillAll,
+}
+
+/// How long a killed replica stays away.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// How long a stopped one is stopped.
+const STOPPED: Duration = Duration::from_secs(10);
+
+/// Load between a round's end and the next fault, so that each is seen alone.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// A replica that has not caught up after this long will not.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Serialize, Debug)]
+struct Report {
+    rounds: usize,
+    operations: usize,
+    lost: u64,
+    doubled: u64,
+    errors: u64,
+    outage_p50_ms: f64,
+    outage_p99_ms: f64,
+    outage_max_ms: f64,
+    rejoin_max_s: f64,
+    roots_equal: bool,
+}
+
+pub(crate) async fn execute(arguments: FaultsArguments) -> anyhow::Result<()> {
+    if arguments.rounds == 0 || arguments.replicas < 3 || arguments.clients == 0 {
+        bail!("an experiment has at least one round, three replicas and one client");
+    }
+    let mut cluster = Cluster::start(arguments.replicas).await?;
+    let workload = Workload::start(cluster.redis, arguments.clients);
+    workload.all_answered(PATIENCE).await?;
+    let mut outages = Vec::new();
+    let mut rejoins = Vec::new();
+    for round in 0..arguments.rounds {
+        tokio::time::sleep(SETTLED).await;
+        workload.watch_gaps();
+        let rejoined = fault(&mut cluster, arguments.kind, round).await.with_context(|| format!("round {round}"))?;
+        workload.all_answered(PATIENCE).await.with_context(|| format!("round {round}"))?;
+        let outage = workload.longest_gap();
+        eprintln!(
+            "round {:>2}: outage {:>6.1} ms, rejoined after {:.2} s, {} operations",
+            round + 1,
+            outage.as_secs_f64() * 1e3,
+            rejoined.as_secs_f64(),
+            workload.answered()
+        );
+        outages.push(outage.as_secs_f64() * 1e3);
+        rejoins.push(rejoined.as_secs_f64());
+    }
+    let seeing = workload.finish().await?;
+    let roots_equal = roots_equal(&cluster).await?;
+    cluster.end().await?;
+    let verdicts = history::check(&seeing.events, &seeing.read_back);
+    for detail in &verdicts.details {
+        eprintln!("{detail}");
+    }
+    if let Some(first) = &seeing.first_error {
+        eprintln!("the first error: {first}");
+    }
+    let report = Report {
+        rounds: arguments.rounds,
+        operations: seeing.events.iter().filter(|event| event.returned.is_some()).count(),
+        lost: verdicts.lost,
+        doubled: verdicts.doubled,
+        errors: seeing.errors,
+        outage_p50_ms: rounded(quantile(&mut outages, 0.5)),
+        outage_p99_ms: rounded(quantile(&mut outages, 0.99)),
+        outage_max_ms: rounded(quantile(&mut outages, 1.0)),
+        rejoin_max_s: rounded(quantile(&mut rejoins, 1.0)),
+        roots_equal,
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report:#?}");
+    }
+    if report.lost + report.doubled > 0 || !report.roots_equal {
+        bail!("the history is not that of a correct store");
+    }
+    Ok(())
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// One round; how long after their start the replicas had caught up with where the others were then.
+async fn fault(cluster: &mut Cluster, kind: Kind, round: usize) -> anyhow::Result<Duration> {
+    let victims = match kind {
+        Kind::KillEach => vec![round % cluster.replicas],
+        Kind::KillLeader => vec![leader(cluster).await?],
+        Kind::Stop if round % 2 == 0 => vec![leader(cluster).await?],
+        Kind::Stop => vec![(leader(cluster).await? + 1 + round / 2 % (cluster.replicas - 1)) % cluster.replicas],
+        Kind::KillAll => (0..cluster.replicas).collect(),
+    };
+    if kind == Kind::Stop {
+        for victim in &victims {
+            cluster.signal(*victim, Signal::STOP)?;
+        }
+        tokio::time::sleep(STOPPED).await;
+        let height = highest(cluster).await?;
+        let began = Instant::now();
+        for victim in &victims {
+            cluster.signal(*victim, Signal::CONT)?;
+        }
+        return caught_up(cluster, &victims, height, began).await;
+    }
+    for victim in &victims {
+        cluster.signal(*victim, Signal::KILL)?;
+    }
+    tokio::time::sleep(AWAY).await;
+    let height = if kind == Kind::KillAll { 0 } else { highest(cluster).await? };
+    let began = Instant::now();
+    for victim in &victims {
+        cluster.restart(*victim).await?;
+    }
+    let height = if kind == Kind::KillAll { highest(cluster).await? } else { height };
+    caught_up(cluster, &victims, height, began).await
+}
+
+/// Whom most replicas take for the leader, by the highest view.
+async fn leader(cluster: &Cluster) -> anyhow::Result<usize> {
+    let status = cluster.status().await?;
+    let reachable = status.iter().filter(|replica| replica.reachable);
+    Ok(reachable.max_by_key(|replica| (replica.view, replica.height)).context("no replica can be reached")?.leader)
+}
+
+async fn highest(cluster: &Cluster) -> anyhow::Result<u64> {
+    let status = cluster.status().await?;
+    status.iter().filter(|replica| replica.reachable).map(|replica| replica.height).max().context("nobody is reachable")
+}
+
+async fn caught_up(cluster: &Cluster, ids: &[usize], height: u64, began: Instant) -> anyhow::Result<Duration> {
+    loop {
+        let status = cluster.status().await?;
+        let behind = |id: &usize| {
+            status.iter().find(|replica| replica.id == *id).is_none_or(|replica| replica.executed < height)
+        };
+        if !ids.iter().any(behind) {
+            return Ok(began.elapsed());
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("replicas {ids:?} have not come to height {height} within a minute: {status:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether replicas that list the same height list the same root. All must have one height in common.
+async fn roots_equal(cluster: &Cluster) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    loop {
+        let status = cluster.status().await?;
+        let mut all_have = 0;
+        for (height, root) in status.iter().flat_map(|replica| &replica.recent_roots) {
+            let others = status.iter().flat_map(|replica| &replica.recent_roots);
+            let same_height: Vec<_> = others.filter(|(other, _)| other == height).collect();
+            if same_height.iter().any(|(_, other)| other != root) {
+                eprintln!("roots differ at height {height}: {status:#?}");
+                return Ok(false);
+            }
+            all_have += usize::from(same_height.len() == cluster.replicas);
+        }
+        if all_have > 0 {
+            return Ok(true);
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("the replicas have no height in common at which they list a root: {status:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
