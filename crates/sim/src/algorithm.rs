@@ -2,7 +2,7 @@
 
 use crate::{Abuse, Disk, Identities, Planted, Random};
 use unisono_consensus::{Consensus, Decision};
-use unisono_types::{Bytes, Membership, Message as _, ReplicaId, Signer, VerifyContext};
+use unisono_types::{Bytes, Digest, Membership, Message as _, ReplicaId, SequenceNumber, Signer, VerifyContext};
 
 /// One algorithm.
 pub trait Algorithm: Consensus + Sized + 'static {
@@ -33,9 +33,13 @@ pub trait Algorithm: Consensus + Sized + 'static {
     /// Messages that show what a liar had its register sign.
     fn show(identities: &Identities, liar: ReplicaId, signed: &Abuse, random: &mut Random) -> Vec<Bytes>;
 
+    /// The hash of the block before, from a block's bytes as its log holds them.
+    fn parent(block: &Bytes) -> Option<Digest>;
+
     /// The decisions that the disk's own log holds, from the first on, in order.
+    #[must_use]
     fn decided(disk: &Disk, context: &VerifyContext) -> Vec<Decision> {
-        let blocks = disk.committed_places();
-        blocks.map(|(_, _, bytes)| Self::decision(bytes, context).expect("our own log holds blocks")).collect()
+        let blocks = disk.decided(SequenceNumber(1), Self::parent).into_iter();
+        blocks.map(|block| Self::decision(&block.bytes, context).expect("our own log holds blocks")).collect()
     }
 }

@@ -12,10 +12,12 @@
 
 use crate::{Abuse, Algorithm, Disk, Identities, Planted, Random};
 use unisono_consensus::Record;
-use unisono_consensus::aphousia::{Aphousia, CertifiedBlock, EnteredView, Header, Message, Position, Recovered, Settings, inline_digest};
+use unisono_consensus::aphousia::{
+    Aphousia, CertifiedBlock, EnteredView, Header, Message, Position, Recovered, Settings, inline_digest,
+};
 use unisono_types::{
     Bytes, Digest, Frame, Membership, Message as _, ReplicaId, SequenceNumber, Signed, Signer, Step, Timestamp, View,
-    Wish, encode,
+    Wish, decode, encode,
 };
 
 impl Algorithm for Aphousia {
@@ -32,6 +34,12 @@ impl Algorithm for Aphousia {
         settings.planted.quorum_off_by_one = planted == Some(Planted::QuorumOffByOne);
         settings.planted.forgotten_greatest = planted == Some(Planted::ViewChangeForgetsGreatestVote);
         Self::new(settings, recovered(disk))
+    }
+
+    fn parent(block: &Bytes) -> Option<Digest> {
+        let (length, rest) = block.split_first_chunk::<4>()?;
+        let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
+        decode::<Header>(header, header.len()).ok().map(|header| header.parent)
     }
 
     fn forge(identities: &Identities, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes> {
@@ -63,7 +71,9 @@ impl Algorithm for Aphousia {
             }
             Message::Ask(_) => vec![encoded(&Message::Ask(SequenceNumber(random.below(50))))],
             Message::Fetch(_) => vec![encoded(&Message::Fetch(garbage(random)))],
-            Message::Frames(frames) => frames.into_iter().take(2).map(|frame| encoded(&Message::Frames(vec![frame; 2]))).collect(),
+            Message::Frames(frames) => {
+                frames.into_iter().take(2).map(|frame| encoded(&Message::Frames(vec![frame; 2]))).collect()
+            }
             Message::Decided(_) => Vec::new(),
         }
     }
@@ -85,11 +95,10 @@ impl Algorithm for Aphousia {
     }
 }
 
-/// What an instance finds on its disk: the last decided block that has a proof, and the blocks above it.
+/// What an instance finds on its disk: the last decided block, and the blocks above it.
 fn recovered(disk: &Disk) -> Recovered {
-    let last = disk.committed_places().last();
-    let committed = last.map(|(sequence, hash, bytes)| (sequence, hash, bytes.clone()));
-    let height = committed.as_ref().map_or(SequenceNumber(0), |(sequence, ..)| *sequence);
+    let last = disk.decided(SequenceNumber(1), Aphousia::parent).pop();
+    let height = last.as_ref().map_or(SequenceNumber(0), |last| last.sequence);
     let above = disk.durable().iter().filter_map(|entry| match entry {
         crate::Entry::Record(Record::Block { sequence, bytes, .. }) if *sequence > height => Some(bytes.clone()),
         _ => None,
@@ -97,8 +106,8 @@ fn recovered(disk: &Disk) -> Recovered {
     Recovered {
         register: disk.register().unwrap_or_default(),
         blocks: above.collect(),
-        proof: disk.commits().get(&height).map(|(_, proof)| proof.clone()),
-        committed,
+        proof: last.as_ref().and_then(|last| last.proof.clone()),
+        committed: last.map(|last| (last.sequence, last.hash, last.bytes)),
     }
 }
 

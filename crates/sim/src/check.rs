@@ -127,7 +127,9 @@ impl Checker {
         match self.outcomes.get(&name) {
             Some(executed) if *executed == outcome => {}
             Some(_) => self.report(Property::TrueReplies, format!("{name:?} was answered wrongly")),
-            None => self.report(Property::TrueReplies, format!("{name:?} was answered before any correct replica ran it")),
+            None => {
+                self.report(Property::TrueReplies, format!("{name:?} was answered before any correct replica ran it"))
+            }
         }
     }
 
@@ -141,7 +143,10 @@ impl Checker {
             Observation::Committed { sequence, hash } => {
                 let known = *self.commits.entry(sequence).or_insert(hash);
                 if known != hash {
-                    self.report(Property::EqualLogs, format!("replica {replica} committed {hash:?} at {sequence:?}, another one {known:?}"));
+                    self.report(
+                        Property::EqualLogs,
+                        format!("replica {replica} committed {hash:?} at {sequence:?}, another one {known:?}"),
+                    );
                 }
             }
             Observation::Executed { session, number, outcome } => self.executed(replica, (session, number), outcome),
@@ -149,7 +154,10 @@ impl Checker {
             Observation::Root { sequence, root } => {
                 let known = *self.roots.entry(sequence).or_insert(root);
                 if known != root {
-                    self.report(Property::EqualState, format!("replica {replica} signed root {root:?} at {sequence:?}, another one {known:?}"));
+                    self.report(
+                        Property::EqualState,
+                        format!("replica {replica} signed root {root:?} at {sequence:?}, another one {known:?}"),
+                    );
                 }
             }
             Observation::Halted(reason) => {
@@ -166,7 +174,8 @@ impl Checker {
             None => self.order.push(digest),
             Some(known) if *known == digest => {}
             Some(known) => {
-                let text = format!("replica {replica} follows {digest:?} as item {place} of the order, another one {known:?}");
+                let text =
+                    format!("replica {replica} follows {digest:?} as item {place} of the order, another one {known:?}");
                 self.report(Property::EqualLogs, text);
             }
         }
@@ -195,9 +204,15 @@ impl Checker {
         let sequence = report.sequence;
         let known = *self.marks.entry(sequence).or_insert(report);
         if known.grants != report.grants {
-            self.report(Property::EqualGrants, format!("replica {replica} granted locks otherwise before {sequence:?}"));
+            self.report(
+                Property::EqualGrants,
+                format!("replica {replica} granted locks otherwise before {sequence:?}"),
+            );
         } else if known != report {
-            self.report(Property::EqualState, format!("replica {replica} has another state at {sequence:?}: {report:?}, not {known:?}"));
+            self.report(
+                Property::EqualState,
+                format!("replica {replica} has another state at {sequence:?}: {report:?}, not {known:?}"),
+            );
         }
     }
 
@@ -206,7 +221,10 @@ impl Checker {
         for replica in correct {
             let lost = self.accepted.keys().find(|name| !self.lives[*replica].requested.contains(name));
             if let Some(name) = lost.copied() {
-                self.report(Property::TrueReplies, format!("{name:?} was acknowledged, but replica {replica} never ran it"));
+                self.report(
+                    Property::TrueReplies,
+                    format!("{name:?} was acknowledged, but replica {replica} never ran it"),
+                );
             }
         }
     }
@@ -257,7 +275,13 @@ mod tests {
         assert_eq!(found(&[(0, end(1)), (0, end(1))]), Some(Property::ExactlyOnce));
         let report = |grants, objects| {
             let (objects, grants) = (digest(objects), digest(grants));
-            Observation::Marked(MarkReport { sequence: SequenceNumber(3), objects, scheduler: digest(0), grants, round: 1 })
+            Observation::Marked(MarkReport {
+                sequence: SequenceNumber(3),
+                objects,
+                scheduler: digest(0),
+                grants,
+                round: 1,
+            })
         };
         assert_eq!(found(&[(0, report(1, 1)), (1, report(1, 1))]), None);
         assert_eq!(found(&[(0, report(1, 1)), (1, report(2, 1))]), Some(Property::EqualGrants));

@@ -11,7 +11,10 @@
 
 use crate::core::{Actor, ActorEffect, ActorInput, Moment};
 use crate::node::{REPLY_BYTES_MAX, digest_of_operation};
-use crate::{Checker, Fault, Identities, LIVENESS_LIMIT, Parts, Plan, Progress, Property, Random, ReplicaFactory, Trace, Violation, World};
+use crate::{
+    Checker, Fault, Identities, LIVENESS_LIMIT, Parts, Plan, Progress, Property, Random, ReplicaFactory, Trace,
+    Violation, World,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -190,7 +193,9 @@ impl Clerk {
         self.client.handle(now.time, input, &mut outbox);
         for output in outbox.drain(..) {
             match output {
-                ClientOutput::Send { to, message } => effects.push(ActorEffect::Send { to, bytes: encode(&message).into() }),
+                ClientOutput::Send { to, message } => {
+                    effects.push(ActorEffect::Send { to, bytes: encode(&message).into() })
+                }
                 ClientOutput::SetTimer { at } => effects.push(ActorEffect::SetTimer { at }),
                 ClientOutput::Closed => {}
                 ClientOutput::Opened(session) => self.session = Some(session),

@@ -16,6 +16,9 @@ pub trait Factory {
     /// The process of `replica`, not yet started.
     fn create(&self, replica: ReplicaId, disk: &Disk) -> Box<dyn Core>;
 
+    /// The hash of the block before, from a block's bytes as its log holds them.
+    fn parent(&self, block: &Bytes) -> Option<Digest>;
+
     /// What a message between replicas says, for traces.
     fn describe(&self, bytes: &Bytes) -> String {
         format!("{} bytes", bytes.len())

@@ -33,6 +33,19 @@ pub enum Promise {
     Answered(RegisterAnswer),
 }
 
+/// A decided block in the log.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// Its place.
+    pub sequence: SequenceNumber,
+    /// Its hash.
+    pub hash: Digest,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// The proof of its commit, if one was written for it: blocks decided together share that of the last.
+    pub proof: Option<Bytes>,
+}
+
 /// Who wrote: a liar may run two cores on one disk, and each must get its own answers.
 pub type Writer = usize;
 
@@ -123,12 +136,25 @@ impl Disk {
         self.blocks.iter().map(|(hash, (sequence, bytes))| (hash, *sequence, bytes))
     }
 
-    /// Place, hash and bytes of the blocks that are proven to be decided, from the first on, without gaps. Blocks
-    /// decided together share the proof of the last; a crash may have come between their records.
-    pub fn committed_places(&self) -> impl Iterator<Item = (SequenceNumber, Digest, &Bytes)> {
-        let proven = self.commits.iter().rev().find(|(_, (_, proof))| !proof.is_empty()).map_or(0, |(last, _)| last.0);
-        let known = (1..=proven).map_while(|place| self.commits.get_key_value(&SequenceNumber(place)));
-        known.map_while(|(sequence, (hash, _))| self.blocks.get(hash).map(|(_, bytes)| (*sequence, *hash, bytes)))
+    /// The decided blocks from `from` on: those below the newest commit, found by their parents. `parent` reads the
+    /// parent's hash from a block's bytes.
+    #[must_use]
+    pub fn decided(&self, from: SequenceNumber, parent: impl Fn(&Bytes) -> Option<Digest>) -> Vec<Decided> {
+        let with_block = |(_, (hash, _)): &(&SequenceNumber, &(Digest, Bytes))| self.blocks.contains_key(hash);
+        let newest = self.commits.iter().rev().find(with_block);
+        let mut at = newest.map(|(_, (hash, _))| *hash);
+        let mut decided = Vec::new();
+        while let Some((hash, (sequence, bytes))) = at.and_then(|hash| self.blocks.get_key_value(&hash)) {
+            if *sequence < from {
+                break;
+            }
+            let proof =
+                self.commits.get(sequence).filter(|(committed, _)| committed == hash).map(|(_, proof)| proof.clone());
+            decided.push(Decided { sequence: *sequence, hash: *hash, bytes: bytes.clone(), proof });
+            at = parent(bytes);
+        }
+        decided.reverse();
+        decided
     }
 
     /// Commits that were written: hash and proof by place.
@@ -164,6 +190,26 @@ mod tests {
         assert_eq!((answered(&promises), more), (vec![1], true));
         let (promises, more) = disk.synced();
         assert_eq!((answered(&promises), more), (vec![2, 3], false));
+    }
+
+    #[test]
+    fn decided_blocks_are_found_by_their_parents_and_forks_are_left_out() {
+        let mut disk = Disk::default();
+        let name = |place: u64, fork: u8| Digest::of("block", &[&[place as u8, fork]]);
+        // The bytes of a block here are its parent's name.
+        for (place, fork, parent) in [(1, 0, Digest::ZERO), (2, 1, name(1, 0)), (2, 2, name(1, 0)), (3, 2, name(2, 2))]
+        {
+            let (sequence, hash, bytes) = (SequenceNumber(place), name(place, fork), parent.0.to_vec().into());
+            disk.keep(Entry::Record(Record::Block { sequence, hash, bytes }));
+        }
+        disk.keep(Entry::Record(Record::Commit { sequence: SequenceNumber(3), hash: name(3, 2), proof: Bytes::new() }));
+        let parent = |bytes: &Bytes| bytes.first_chunk().map(|hash| Digest(*hash));
+        let names = |from| -> Vec<Digest> {
+            disk.decided(SequenceNumber(from), parent).iter().map(|decided| decided.hash).collect()
+        };
+        assert_eq!(names(1), [name(1, 0), name(2, 2), name(3, 2)]);
+        assert_eq!(names(3), [name(3, 2)]);
+        assert_eq!(names(4), []);
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Liar {
         if !self.plan.twins {
             return 0;
         }
-        let division = Random::new(now / DIVISION_LENGTH ^ (self.plan.replica as u64) << 32).next_u64();
+        let division = Random::new((now / DIVISION_LENGTH) ^ ((self.plan.replica as u64) << 32)).next_u64();
         (division >> (peer % 64)) as usize & 1
     }
 
@@ -87,7 +87,13 @@ impl Liar {
     }
 
     /// What it says in place of `bytes` to replica `to`; `forge` makes other claims of them.
-    pub fn say(&mut self, now: u64, to: usize, bytes: Bytes, forge: impl FnOnce(&mut Random) -> Vec<Bytes>) -> Vec<Said> {
+    pub fn say(
+        &mut self,
+        now: u64,
+        to: usize,
+        bytes: Bytes,
+        forge: impl FnOnce(&mut Random) -> Vec<Bytes>,
+    ) -> Vec<Said> {
         let random = &mut self.random;
         let mut said = Vec::new();
         if self.silent_until[to] > now {
@@ -176,10 +182,12 @@ mod tests {
 
     #[test]
     fn each_habit_shows() {
-        let mut liar = liar(LiarPlan { corrupts: 1_000, replays: 1_000, forges: 1_000, misdirects: 1_000, ..LiarPlan::default() });
+        let mut liar =
+            liar(LiarPlan { corrupts: 1_000, replays: 1_000, forges: 1_000, misdirects: 1_000, ..LiarPlan::default() });
         liar.remember(&Bytes::from_static(b"old"));
-        let said: Vec<Said> =
-            (0..50).flat_map(|_| liar.say(0, 1, Bytes::from_static(b"truth"), |_| vec![Bytes::from_static(b"lie")])).collect();
+        let said: Vec<Said> = (0..50)
+            .flat_map(|_| liar.say(0, 1, Bytes::from_static(b"truth"), |_| vec![Bytes::from_static(b"lie")]))
+            .collect();
         for heard in [&b"old"[..], b"lie", b"truth"] {
             assert!(said.iter().any(|said| said.bytes == heard));
         }

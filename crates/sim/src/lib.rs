@@ -47,7 +47,7 @@ pub use algorithm::Algorithm;
 pub use check::{Checker, Property, Violation};
 pub use clock::Clock;
 pub use cluster::{ClientId, Cluster};
-pub use disk::{Disk, Entry, Promise, Writer};
+pub use disk::{Decided, Disk, Entry, Promise, Writer};
 pub use identity::{CLIENTS_MAX, Identities};
 pub use liar::{Liar, RegisterCall, Said};
 pub use network::{NODES_MAX, Network, Node};

@@ -257,11 +257,7 @@ mod tests {
 
     #[test]
     fn two_readers_may_not_see_one_write_come_and_go() {
-        let history = [
-            done(1, 0, 100, Do::Write(7), 7),
-            done(2, 10, 20, Do::Read, 7),
-            done(3, 30, 40, Do::Read, 0),
-        ];
+        let history = [done(1, 0, 100, Do::Write(7), 7), done(2, 10, 20, Do::Read, 7), done(3, 30, 40, Do::Read, 0)];
         assert!(matches!(check::<Register>(&history), Verdict::Violated(_)));
     }
 
@@ -279,7 +275,8 @@ mod tests {
         }
         let early = check::<Register>(&[write.clone(), done(2, 5, 6, Do::Read, 7)]);
         assert!(matches!(early, Verdict::Violated(_)), "before its call it cannot have had an effect");
-        let twice = [write, done(2, 20, 21, Do::Write(8), 8), done(2, 22, 23, Do::Read, 7), done(2, 24, 25, Do::Read, 8)];
+        let twice =
+            [write, done(2, 20, 21, Do::Write(8), 8), done(2, 22, 23, Do::Read, 7), done(2, 24, 25, Do::Read, 8)];
         assert!(matches!(check::<Register>(&twice), Verdict::Violated(_)), "it takes effect once");
     }
 
@@ -291,9 +288,9 @@ mod tests {
                 return true;
             }
             (0..history.len()).filter(unplaced).any(|index| {
-                let too_late = (0..history.len()).filter(unplaced).any(|other| {
-                    history[other].returned.as_ref().is_some_and(|(at, _)| *at < history[index].called)
-                });
+                let too_late = (0..history.len())
+                    .filter(unplaced)
+                    .any(|other| history[other].returned.as_ref().is_some_and(|(at, _)| *at < history[index].called));
                 let mut after = state;
                 let output = Register::step(&mut after, &history[index].input);
                 let fits = history[index].returned.as_ref().is_none_or(|(_, expected)| *expected == output);
@@ -312,7 +309,8 @@ mod tests {
             random.shuffle(&mut times);
             let history: Vec<_> = (0..6)
                 .map(|index| {
-                    let (called, at) = (times[2 * index].min(times[2 * index + 1]), times[2 * index].max(times[2 * index + 1]));
+                    let (called, at) =
+                        (times[2 * index].min(times[2 * index + 1]), times[2 * index].max(times[2 * index + 1]));
                     let input = if random.chance(500) { Do::Write(index as u64) } else { Do::Read };
                     let output = match input {
                         Do::Write(value) => value,

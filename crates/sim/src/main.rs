@@ -4,9 +4,9 @@
 //! that runs it again, on standard error. It ends with 1 when something was wrong.
 
 use clap::{Parser, Subcommand};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::process::ExitCode;
-use rustix::time::{ClockId, clock_gettime};
 use unisono_consensus::aphousia::Aphousia;
 use unisono_sim::{Algorithm, Outcome, Plan, Planted, Property, Report, Scope, run_plan, run_seed};
 
@@ -62,6 +62,13 @@ struct Search {
     found: bool,
     seed: Option<u64>,
     property: Option<Property>,
+}
+
+impl Search {
+    fn of(bug: Planted, found: Option<(u64, Property)>) -> Self {
+        let (seed, property) = found.unzip();
+        Self { name: bug.name(), found: found.is_some(), seed, property }
+    }
 }
 
 type Run = fn(u64, Scope, bool) -> Outcome;
@@ -180,12 +187,24 @@ fn search_planted(seeds: u64, json: bool) -> bool {
     searches.iter().all(|search| search.found)
 }
 
+/// The first seed that shows the bug: with it something is violated, without it nothing is. What hurts safety counts
+/// before what only stops progress.
 fn search(bug: Planted, seeds: u64) -> Search {
-    let outcome = (0..seeds).find_map(|seed| {
-        let plan = Plan { planted: Some(bug), ..Plan::of_seed(seed) };
-        let outcome = run_plan::<Aphousia>(&plan, Scope::Whole, false);
-        outcome.violation.map(|violation| (seed, violation.property))
-    });
-    let (seed, property) = outcome.unzip();
-    Search { name: bug.name(), found: seed.is_some(), seed, property }
+    let violated = |seed: u64| {
+        let plan = Plan::of_seed(seed);
+        let planted = Plan { planted: Some(bug), ..plan.clone() };
+        let violation = run_plan::<Aphousia>(&planted, Scope::Whole, false).violation?;
+        let clean = run_plan::<Aphousia>(&plan, Scope::Whole, false).violation.is_none();
+        clean.then_some((seed, violation.property))
+    };
+    let mut stalled = None;
+    for seed in 0..seeds {
+        match violated(seed) {
+            Some((_, Property::Liveness)) if stalled.is_some() => {}
+            Some(found @ (_, Property::Liveness)) => stalled = Some(found),
+            Some(found) => return Search::of(bug, Some(found)),
+            None => {}
+        }
+    }
+    Search::of(bug, stalled)
 }

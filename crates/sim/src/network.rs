@@ -148,7 +148,13 @@ mod tests {
     use super::*;
 
     fn plan() -> NetworkPlan {
-        NetworkPlan { loss_permille: 300, duplication_permille: 500, delay_max: 900, reorder: true, ..NetworkPlan::calm() }
+        NetworkPlan {
+            loss_permille: 300,
+            duplication_permille: 500,
+            delay_max: 900,
+            reorder: true,
+            ..NetworkPlan::calm()
+        }
     }
 
     #[test]

@@ -15,7 +15,11 @@ use unisono_execution::{Executor, Service, Settings as ExecutorSettings};
 use unisono_replica::{
     ConnectionId, Input as ReplicaInput, MarkRule, Output as ReplicaOutput, PeerMessage, Replica, Settings, Timer,
 };
-use unisono_scheduler::{Scheduler, sequential::Sequential, uds::{Planted as PlantedSchedule, Uds}};
+use unisono_scheduler::{
+    Scheduler,
+    sequential::Sequential,
+    uds::{Planted as PlantedSchedule, Uds},
+};
 use unisono_types::{
     Answer, Bytes, ClientMessage, Digest, Done, Frame, Message, Rejected, ReplicaId, Reply, ReplyBody, SequenceNumber,
     Time, Unverified, Verified, VerifyContext, Work, decode, encode,
@@ -56,7 +60,8 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
         let membership = context.membership.clone();
         let consensus = A::create(replica, signer.clone(), membership.clone(), disk, self.planted);
         let settings = Settings { id: replica, signer, membership, marks: self.marks };
-        let executor_settings = ExecutorSettings { cluster: context.cluster, workers: 0, ..ExecutorSettings::default() };
+        let executor_settings =
+            ExecutorSettings { cluster: context.cluster, workers: 0, ..ExecutorSettings::default() };
         Box::new(Node {
             id: replica,
             replica: Replica::new(settings, consensus),
@@ -69,6 +74,10 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
             outbox: Vec::new(),
             done: Vec::new(),
         })
+    }
+
+    fn parent(&self, block: &Bytes) -> Option<Digest> {
+        A::parent(block)
     }
 
     fn describe(&self, bytes: &Bytes) -> String {
@@ -85,7 +94,9 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
                 let inner = bytes.slice(1..);
                 A::forge(&self.identities, liar, &inner, random).into_iter().map(|inner| within(&inner)).collect()
             }
-            Ok(PeerMessage::Checkpoint(signed)) => vec![wrong_checkpoint::<A>(&self.identities, liar, signed.statement, random)],
+            Ok(PeerMessage::Checkpoint(signed)) => {
+                vec![wrong_checkpoint::<A>(&self.identities, liar, signed.statement, random)]
+            }
             _ => Vec::new(),
         }
     }

@@ -41,7 +41,18 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
         let signer = self.identities.hosts[usize::from(replica.0)].clone();
         let consensus = A::create(replica, signer, context.membership.clone(), disk, self.planted);
         let decided = A::decided(disk, context);
-        Box::new(Numbers { consensus, context: context.clone(), decided, ordered: BTreeMap::new(), last: SequenceNumber(0), outbox: Vec::new() })
+        Box::new(Numbers {
+            consensus,
+            context: context.clone(),
+            decided,
+            ordered: BTreeMap::new(),
+            last: SequenceNumber(0),
+            outbox: Vec::new(),
+        })
+    }
+
+    fn parent(&self, block: &Bytes) -> Option<Digest> {
+        A::parent(block)
     }
 
     fn describe(&self, bytes: &Bytes) -> String {

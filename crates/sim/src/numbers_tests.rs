@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
 use unisono_types::{
-    Bytes, Digest, Frame, Membership, Rejected, ReplicaId, SequenceNumber, Signer, Time, Timestamp, Verify, VerifyContext,
-    decode, encode,
+    Bytes, Digest, Frame, Membership, Rejected, ReplicaId, SequenceNumber, Signer, Time, Timestamp, Verify,
+    VerifyContext, decode, encode,
 };
 
 /// How a toy orders, and what is wrong with it.
@@ -168,11 +168,12 @@ impl<H: Habit> Toy<H> {
         let mut bytes = encode(&(self.log.len() as u64));
         bytes.extend_from_slice(frame.wire());
         self.log.push((hash, frame.wire().clone()));
-        if H::FORGETS {
-            return self.decide(self.log.len(), outbox);
-        }
         let id = PersistId(self.log.len() as u64);
         outbox.push(Output::Persist { id, record: Record::Block { sequence, hash, bytes: bytes.into() } });
+        if H::FORGETS {
+            self.durable = self.log.len();
+            self.decide(self.durable, outbox);
+        }
     }
 
     fn decide(&mut self, until: usize, outbox: &mut Vec<Output<Say>>) {
@@ -203,12 +204,22 @@ impl<H: Habit> Algorithm for Toy<H> {
     const NAME: &'static str = "toy";
 
     fn create(replica: ReplicaId, _: Signer, membership: Membership, disk: &Disk, _: Option<Planted>) -> Self {
-        let mut log: Vec<_> = disk.blocks().map(|(hash, sequence, bytes)| (sequence, *hash, bytes.slice(8..))).collect();
+        let mut log: Vec<_> =
+            disk.blocks().map(|(hash, sequence, bytes)| (sequence, *hash, bytes.slice(8..))).collect();
         log.sort();
         let log: Vec<(Digest, Bytes)> = log.into_iter().map(|(_, hash, bytes)| (hash, bytes)).collect();
         let known = log.iter().map(|(hash, _)| *hash).collect();
-        let (durable, decided) = (log.len(), disk.committed_places().count());
+        let (durable, decided) = (log.len(), disk.commits().len());
         Self { id: replica, membership, durable, decided, log, known, pending: BTreeMap::new(), habit: PhantomData }
+    }
+
+    fn parent(_: &Bytes) -> Option<Digest> {
+        None
+    }
+
+    fn decided(disk: &Disk, context: &VerifyContext) -> Vec<Decision> {
+        let blocks = disk.commits().values().filter_map(|(hash, _)| disk.block(hash));
+        blocks.map(|(_, bytes)| Self::decision(bytes, context).unwrap()).collect()
     }
 
     fn forge(_: &Identities, _: ReplicaId, _: &Bytes, _: &mut Random) -> Vec<Bytes> {
@@ -238,13 +249,13 @@ fn found<H: Habit>(seeds: u64) -> BTreeSet<Property> {
 
 #[test]
 fn an_algorithm_that_is_right_shows_nothing() {
-    assert_eq!(found::<Right>(12), BTreeSet::new());
+    assert_eq!(found::<Right>(8), BTreeSet::new());
 }
 
 #[test]
 fn each_way_of_being_wrong_is_found_by_the_checker_for_it() {
     assert!(found::<ArrivalOrder>(2).contains(&Property::EqualLogs));
-    assert!(found::<Forgets>(12).iter().any(|property| [Property::TrueReplies, Property::EqualLogs].contains(property)));
+    assert!(found::<Forgets>(8).iter().any(|property| [Property::TrueReplies, Property::EqualLogs].contains(property)));
     assert!(found::<Invents>(2).contains(&Property::Validity));
     assert!(found::<Panics>(2).contains(&Property::NoPanic));
 }
@@ -259,7 +270,9 @@ fn a_leader_that_never_comes_back_is_a_lack_of_liveness() {
 
 #[test]
 fn a_seed_runs_the_same_twice_and_unlike_another_seed() {
-    let hash = |seed| run_plan::<Toy<Right>>(&Plan { ed25519: false, ..Plan::of_seed(seed) }, Scope::Numbers, false).trace_hash;
+    let hash = |seed| {
+        run_plan::<Toy<Right>>(&Plan { ed25519: false, ..Plan::of_seed(seed) }, Scope::Numbers, false).trace_hash
+    };
     assert_eq!(hash(5), hash(5));
     assert_ne!(hash(5), hash(6));
 }

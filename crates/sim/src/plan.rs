@@ -67,7 +67,8 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::QuorumOffByOne, Self::ViewChangeForgetsGreatestVote, Self::LockGrantedInArrivalOrder];
+    pub const ALL: [Self; 3] =
+        [Self::QuorumOffByOne, Self::ViewChangeForgetsGreatestVote, Self::LockGrantedInArrivalOrder];
 
     /// Its name in the output.
     #[must_use]
@@ -395,7 +396,10 @@ mod tests {
         assert!(any(|plan| plan.liars.iter().any(|liar| liar.twins)));
         assert!(any(|plan| plan.liars.is_empty() && plan.faults.is_empty()));
         assert!(any(|plan| plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClientCrash { .. }))));
-        assert!(any(|plan| plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::Partition { one_way: true, .. }))));
+        assert!(any(|plan| plan
+            .faults
+            .iter()
+            .any(|(_, fault)| matches!(fault, Fault::Partition { one_way: true, .. }))));
         assert!(any(|plan| plan.schedule == Schedule::Sequential) && any(|plan| plan.ed25519));
     }
 }

@@ -4,7 +4,8 @@ use crate::customer::{Customer, History, Manner};
 use crate::numbers::{NumbersFactory, Submitter};
 use crate::store::Store;
 use crate::{
-    Actor, Algorithm, Factory, Identities, Outcome, Parts, Plan, Property, Random, ReplicaFactory, Trace, Violation, World,
+    Actor, Algorithm, Factory, Identities, Outcome, Parts, Plan, Property, Random, ReplicaFactory, Trace, Violation,
+    World,
 };
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,9 +68,8 @@ fn run_whole<A: Algorithm>(plan: &Plan, trace: Trace) -> Outcome {
 fn run_numbers<A: Algorithm>(plan: &Plan, trace: Trace) -> Outcome {
     let identities = Identities::new(plan);
     let mut random = Random::new(plan.seed ^ 0xc1e4);
-    let submitter = |client| {
-        Box::new(Submitter::new(identities.clone(), client, plan.think, random.fork())) as Box<dyn Actor>
-    };
+    let submitter =
+        |client| Box::new(Submitter::new(identities.clone(), client, plan.think, random.fork())) as Box<dyn Actor>;
     let actors = (0..plan.linear_clients + plan.busy_clients).map(submitter).collect();
     let factory = Box::new(NumbersFactory::<A>::new(identities.clone(), plan.planted));
     run_world(plan, trace, factory, &identities, actors)

@@ -120,9 +120,7 @@ impl Store {
                 self.registers.lock(cx, key).await.with_mut(new, |value, new| *value = new);
                 Done(true)
             }
-            Op::Exchange(key, new) => {
-                Number(self.registers.lock(cx, key).await.with_mut(new, |value, new| std::mem::replace(value, new)))
-            }
+            Op::Exchange(key, new) => Number(self.registers.lock(cx, key).await.with_mut(new, std::mem::replace)),
             Op::CompareAndSet(key, expected, new) => self.compare_and_set(cx, key, expected, new).await,
             Op::Sum(total) => Number(self.total(total).read(cx).await.with((), |sum, ()| *sum)),
             Op::Add(total, amount) => self.add(cx, total, amount).await,
@@ -278,6 +276,12 @@ impl StoreOperation {
         }
     }
 
+    /// Whether it may be refused, with nothing changed: lists are what is locked two at a time.
+    #[must_use]
+    pub const fn may_meet_deadlock(&self) -> bool {
+        matches!(self.part(), Some((2, _)))
+    }
+
     /// Reads of everything that a history can tell about, for its end.
     #[must_use]
     pub fn reads() -> Vec<Self> {
@@ -347,7 +351,12 @@ mod tests {
     use super::*;
     use crate::linear::{Operation, Verdict, check};
 
-    fn done(called: u64, at: u64, input: StoreOperation, output: StoreAnswer) -> Operation<StoreOperation, StoreAnswer> {
+    fn done(
+        called: u64,
+        at: u64,
+        input: StoreOperation,
+        output: StoreAnswer,
+    ) -> Operation<StoreOperation, StoreAnswer> {
         Operation { client: 0, called, input, returned: Some((at, output)) }
     }
 
@@ -366,7 +375,10 @@ mod tests {
         let push = done(0, 1, StoreOperation::Push(0, 7), Number(1));
         let take = |called, at| done(called, at, StoreOperation::Take(0, 50), Nothing);
         assert!(matches!(check::<StoreModel>(&[push.clone(), take(2, 9)]), Verdict::Violated(_)));
-        assert_eq!(check::<StoreModel>(&[done(5, 6, StoreOperation::Push(0, 7), Number(1)), take(2, 9)]), Verdict::Linearizable);
+        assert_eq!(
+            check::<StoreModel>(&[done(5, 6, StoreOperation::Push(0, 7), Number(1)), take(2, 9)]),
+            Verdict::Linearizable
+        );
     }
 
     #[test]

@@ -12,14 +12,17 @@
 //! Invariant: everything that happens is a function of the plan (and so of the seed). Nothing here reads a clock,
 //! an address, an environment or the order of a hash map.
 
-use crate::core::{Abuse, Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Observation, Progress};
-use crate::disk::{Entry, Promise};
-use crate::{Checker, Clock, Counts, Disk, Fault, Liar, Network, Plan, Property, Random, RegisterCall, Trace};
+mod effects;
+mod event;
+mod faults;
+
+use self::event::{Event, Scheduled};
+use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Progress};
+use crate::{Checker, Clock, Counts, Disk, Liar, Network, Plan, Property, Random, Trace};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use unisono_consensus::{Provide, RegisterAnswer};
-use unisono_trusted::{Register, RegisterState, VoteRegister};
+use unisono_trusted::Register;
 use unisono_types::{Bytes, RegisterId, ReplicaId, Signer};
 
 /// What is outstanding when everything heals, or is asked for later, must be done within this long.
@@ -84,45 +87,6 @@ struct Machine {
     actor: Box<dyn Actor>,
     timer: u64,
     life: u64,
-}
-
-struct Scheduled {
-    at: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-enum Event {
-    ToReplica { replica: usize, from: usize, life: u64, bytes: Bytes },
-    ToClient { client: usize, from: usize, life: u64, bytes: Bytes },
-    Timer { replica: usize, core: usize, timer: u64, setting: u64 },
-    Synced { replica: usize, life: u64 },
-    Step { replica: usize, core: usize, life: u64 },
-    Inner { replica: usize, core: usize, life: u64, input: Box<Input> },
-    ClientTimer { client: usize, setting: u64 },
-    ClientLink { client: usize, replica: usize, up: bool },
-    Begin(usize),
-    End(Fault),
 }
 
 /// Everything that a world starts with besides its plan.
@@ -266,7 +230,8 @@ impl World {
                 _ => break,
             }
             if self.order > EVENTS_MAX {
-                self.checker.report(Property::Liveness, format!("more than {EVENTS_MAX} events: it goes round in circles"));
+                self.checker
+                    .report(Property::Liveness, format!("more than {EVENTS_MAX} events: it goes round in circles"));
             }
         }
         self.now = self.now.max(until);
@@ -305,13 +270,19 @@ impl World {
 
     fn unfinished(&self) -> String {
         let waiting = self.actors.iter().enumerate().filter(|(_, machine)| !machine.actor.is_done());
-        let waiting: Vec<String> = waiting.map(|(client, machine)| format!("client {client}: {}", machine.actor.waits_for())).collect();
+        let waiting: Vec<String> =
+            waiting.map(|(client, machine)| format!("client {client}: {}", machine.actor.waits_for())).collect();
         let heights = self.correct().map(|replica| {
             let Progress { committed, executed, view } = self.progress(replica);
             let doing = self.hosts[replica].cores.first().map(|core| core.describe()).unwrap_or_default();
             format!("replica {replica}: committed {committed} executed {executed} in {view:?} {doing}")
         });
-        format!("not done within {} s of a healed world; {}; {}", LIVENESS_LIMIT / 1_000_000, waiting.join(", "), heights.collect::<Vec<_>>().join(", "))
+        format!(
+            "not done within {} s of a healed world; {}; {}",
+            LIVENESS_LIMIT / 1_000_000,
+            waiting.join(", "),
+            heights.collect::<Vec<_>>().join(", ")
+        )
     }
 
     fn schedule(&mut self, at: u64, event: Event) {
@@ -371,7 +342,9 @@ impl World {
             Event::Timer { replica, core, timer, setting } => {
                 self.hosts[*replica].timers.get(&(*core, *timer)) != Some(setting)
             }
-            Event::Synced { replica, life } | Event::Step { replica, life, .. } | Event::Inner { replica, life, .. } => {
+            Event::Synced { replica, life }
+            | Event::Step { replica, life, .. }
+            | Event::Inner { replica, life, .. } => {
                 let host = &self.hosts[*replica];
                 !host.up || host.life != *life
             }
@@ -405,182 +378,6 @@ impl World {
         if self.trace.prints() {
             self.trace.line(self.now, || event.describe(self.plan.replicas, &*self.factory));
         }
-    }
-
-    fn start(&mut self, replica: usize) {
-        self.trace.line(self.now, || format!("replica {replica} starts"));
-        let count = self.hosts[replica].liar.as_ref().map_or(1, Liar::cores);
-        let life_start = self.random.below(1 << 40);
-        let drift = draw_drift(&self.plan, &mut self.random);
-        let skew = draw_skew(&self.plan, &mut self.random);
-        let host = &mut self.hosts[replica];
-        host.life += 1;
-        host.up = true;
-        host.steps_pending = [false; 2];
-        host.clock = Clock::starting_at(self.now, life_start, drift, skew);
-        let (id, signer) = host.identity.clone();
-        host.register = match host.disk.register() {
-            Some(state) => Register::restore(id, signer, state),
-            None => Register::new(id, signer),
-        };
-        host.cores = (0..count).map(|_| self.factory.create(ReplicaId(replica as u16), &host.disk)).collect();
-        self.checker.started(replica);
-        for core in 0..count {
-            self.input(replica, core, Input::Start);
-        }
-        self.links_changed(replica, true);
-    }
-
-    fn crash(&mut self, replica: usize) {
-        let host = &mut self.hosts[replica];
-        if !host.up {
-            return;
-        }
-        self.counts.faults.crash += 1;
-        host.up = false;
-        host.paused = false;
-        host.backlog.clear();
-        host.cores.clear();
-        host.timers.clear();
-        host.disk.crash(&mut self.random);
-        self.links_changed(replica, false);
-    }
-
-    fn resume(&mut self, replica: usize) {
-        let host = &mut self.hosts[replica];
-        host.paused = false;
-        for event in std::mem::take(&mut host.backlog) {
-            self.schedule(self.now, event);
-        }
-    }
-
-    /// Everybody who has a connection to `replica`, and it itself, notices that it went down or came up.
-    fn links_changed(&mut self, replica: usize, up: bool) {
-        if !self.plan.link_hints {
-            return;
-        }
-        for peer in 0..self.hosts.len() {
-            let both_up = self.hosts[peer].up && self.hosts[replica].up;
-            if peer == replica || (up && !both_up) {
-                continue;
-            }
-            self.link_hint(peer, replica, up);
-            if self.hosts[replica].up {
-                self.link_hint(replica, peer, up);
-            }
-        }
-        for client in 0..self.actors.len() {
-            let at = self.now + self.random.between(100, 5_000);
-            self.schedule(at, Event::ClientLink { client, replica, up });
-        }
-    }
-
-    fn link_hint(&mut self, at_replica: usize, peer: usize, up: bool) {
-        let host = &self.hosts[at_replica];
-        let (life, cores) = (host.life, host.cores.len());
-        let at = self.now + self.random.between(100, 5_000);
-        for core in 0..cores {
-            let input = Box::new(Input::Link { peer: ReplicaId(peer as u16), up });
-            self.schedule(at, Event::Inner { replica: at_replica, core, life, input });
-        }
-    }
-
-    fn begin(&mut self, fault: &Fault) {
-        self.trace.line(self.now, || format!("fault begins: {fault:?}"));
-        let members = |set: u64, count: usize| (0..count).filter(move |index| set & (1 << index) != 0);
-        let length = match fault {
-            Fault::Crash { replicas, down } => {
-                members(*replicas, self.hosts.len()).for_each(|replica| self.crash(replica));
-                *down
-            }
-            Fault::Pause { replica, length } => {
-                self.counts.faults.pause += 1;
-                self.hosts[*replica].paused = true;
-                *length
-            }
-            Fault::Partition { side, one_way, length } => {
-                self.counts.faults.partition += 1;
-                for (from, to) in self.divided(*side) {
-                    self.network.cut(from, to);
-                    if !one_way {
-                        self.network.cut(to, from);
-                    }
-                    if self.plan.link_hints && from < self.hosts.len() && to < self.hosts.len() {
-                        self.link_hint(to, from, false);
-                    }
-                }
-                *length
-            }
-            Fault::Clog { from, to, length } => {
-                self.network.clog(*from, *to, self.now + length);
-                return;
-            }
-            Fault::SlowLinks { node, delay, length } => {
-                self.network.slow_down(*node, *delay);
-                *length
-            }
-            Fault::SlowDisk { replica, delay, length } => {
-                self.hosts[*replica].disk_slowness = *delay;
-                *length
-            }
-            Fault::WallClock { replica, skew } => {
-                self.hosts[*replica].clock.set_skew(*skew);
-                return;
-            }
-            Fault::ClientCrash { client } => {
-                self.crash_client(*client);
-                return;
-            }
-        };
-        self.schedule(self.now + length, Event::End(fault.clone()));
-    }
-
-    fn end(&mut self, fault: &Fault) {
-        self.trace.line(self.now, || format!("fault ends: {fault:?}"));
-        match fault {
-            Fault::Crash { replicas, .. } => {
-                for replica in (0..self.hosts.len()).filter(|index| replicas & (1 << index) != 0) {
-                    if !self.hosts[replica].up {
-                        self.start(replica);
-                    }
-                }
-            }
-            Fault::Pause { replica, .. } => self.resume(*replica),
-            Fault::Partition { side, .. } => {
-                for (from, to) in self.divided(*side) {
-                    self.network.mend(from, to);
-                    self.network.mend(to, from);
-                    if self.plan.link_hints && from < self.hosts.len() && to < self.hosts.len() {
-                        self.link_hint(to, from, true);
-                    }
-                }
-            }
-            Fault::SlowLinks { node, .. } => self.network.slow_down(*node, 0),
-            Fault::SlowDisk { replica, .. } => self.hosts[*replica].disk_slowness = 0,
-            Fault::Clog { .. } | Fault::WallClock { .. } | Fault::ClientCrash { .. } => {}
-        }
-    }
-
-    fn divided(&self, side: u64) -> Vec<(usize, usize)> {
-        let nodes = self.hosts.len() + self.actors.len();
-        let inside = |node: &usize| side & (1 << node) != 0;
-        let pairs = (0..nodes).filter(inside).flat_map(|from| (0..nodes).filter(move |to| !inside(to)).map(move |to| (from, to)));
-        pairs.collect()
-    }
-
-    fn crash_client(&mut self, client: usize) {
-        self.counts.faults.client_crash += 1;
-        self.actors[client].timer += 1;
-        let old = connection(client, self.actors[client].life);
-        self.actors[client].life += 1;
-        for replica in 0..self.hosts.len() {
-            let (life, cores) = (self.hosts[replica].life, self.hosts[replica].cores.len());
-            for core in 0..cores {
-                let at = self.now + self.random.between(100, 5_000);
-                self.schedule(at, Event::Inner { replica, core, life, input: Box::new(Input::Disconnected(old)) });
-            }
-        }
-        self.client_input(client, ActorInput::Crash);
     }
 
     fn deliver(&mut self, replica: usize, from: usize, life: u64, bytes: Bytes) {
@@ -634,184 +431,6 @@ impl World {
         self.effects = effects;
     }
 
-    fn effect(&mut self, replica: usize, core: usize, effect: Effect) {
-        match effect {
-            Effect::Send { to, bytes } => self.send(replica, core, usize::from(to.0), bytes),
-            Effect::Reply { connection, bytes } => self.reply(replica, core, connection, bytes),
-            Effect::Persist { id, record } => self.write(replica, core, Entry::Record(record), Promise::Persisted(id)),
-            Effect::Certify { view, step, hash } => {
-                let answer = self.hosts[replica].register.certify(view, step, hash);
-                self.trace.line(self.now, || format!("replica {replica}: certify {view:?} {step:?} {hash:?}: {}", answer.is_ok()));
-                self.answer(replica, core, answer.map_or(RegisterAnswer::Refused, RegisterAnswer::Certificate));
-            }
-            Effect::Advance { view } => {
-                let answer = self.hosts[replica].register.advance(view);
-                self.trace.line(self.now, || format!("replica {replica}: advance {view:?}: {}", answer.is_ok()));
-                self.answer(replica, core, answer.map_or(RegisterAnswer::Refused, RegisterAnswer::ViewChange));
-            }
-            Effect::Attest { nonce } => {
-                let attestation = self.hosts[replica].register.attest(nonce);
-                self.answer(replica, core, RegisterAnswer::Attestation(attestation));
-            }
-            Effect::SetTimer { timer, at } => self.set_timer(replica, core, timer, at),
-            Effect::Provide(provide) => self.provide(replica, core, provide),
-            Effect::Observe(observation) => {
-                self.trace.line(self.now, || format!("replica {replica}: {observation:?}"));
-                match &observation {
-                    Observation::Rejected(_) => self.counts.rejected += 1,
-                    Observation::Suspected { .. } => self.counts.suspected += 1,
-                    _ => {}
-                }
-                if self.hosts[replica].liar.is_none() {
-                    self.checker.observe(replica, observation);
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, replica: usize, core: usize, to: usize, bytes: Bytes) {
-        let now = self.now;
-        if to >= self.hosts.len() || to == replica {
-            return;
-        }
-        let Some(mut liar) = self.hosts[replica].liar.take() else {
-            return self.transmit(now, replica, to, bytes);
-        };
-        if liar.core_for(now, to) == core {
-            self.counts.faults.byzantine += 1;
-            liar.remember(&bytes);
-            let factory = &self.factory;
-            let said = liar.say(now, to, bytes.clone(), |random| factory.forge(ReplicaId(replica as u16), &bytes, random));
-            for said in said {
-                self.transmit(now + said.delay, replica, said.to, said.bytes);
-            }
-            self.abuse_register(replica, &mut liar);
-        }
-        self.hosts[replica].liar = Some(liar);
-    }
-
-    /// A liar may have its register vote for what it likes, as far as an honest register goes along.
-    fn abuse_register(&mut self, replica: usize, liar: &mut Liar) {
-        let RegisterState { view, step, .. } = self.hosts[replica].register.state();
-        let register = &mut self.hosts[replica].register;
-        let signed = match liar.abuse(view, step) {
-            Some(RegisterCall::Certify(view, step, hash)) => register.certify(view, step, hash).map(Abuse::Vote),
-            Some(RegisterCall::Advance(view)) => register.advance(view).map(Abuse::Departure),
-            None => return,
-        };
-        let Ok(signed) = signed else { return };
-        let state = register.state();
-        self.write(replica, usize::MAX, Entry::Register(state), Promise::Answered(RegisterAnswer::Refused));
-        for bytes in self.factory.show(ReplicaId(replica as u16), &signed, liar.random()) {
-            for to in (0..self.hosts.len()).filter(|to| *to != replica) {
-                if liar.random().chance(700) {
-                    self.transmit(self.now, replica, to, bytes.clone());
-                }
-            }
-        }
-    }
-
-    fn reply(&mut self, replica: usize, core: usize, connection: u64, bytes: Bytes) {
-        let (client, life) = ((connection >> 32) as usize, connection & u64::from(u32::MAX));
-        let node = self.hosts.len() + client;
-        let mut bytes = bytes;
-        let now = self.now;
-        if let Some(liar) = &mut self.hosts[replica].liar {
-            if liar.core_for(now, node) != core {
-                return;
-            }
-            if liar.answers_wrongly() {
-                let Some(wrong) = self.factory.wrong_reply(&bytes, liar.random()) else { return };
-                bytes = wrong;
-            }
-        }
-        for at in self.network.route(now, replica, node, &mut self.random).into_iter().flatten() {
-            self.schedule(at, Event::ToClient { client, from: replica, life, bytes: bytes.clone() });
-        }
-    }
-
-    fn transmit(&mut self, at: u64, from: usize, to: usize, bytes: Bytes) {
-        let copies = self.network.route(at, from, to, &mut self.random);
-        for at in copies.into_iter().flatten() {
-            self.schedule(at, Event::ToReplica { replica: to, from, life: 0, bytes: bytes.clone() });
-        }
-    }
-
-    fn answer(&mut self, replica: usize, core: usize, answer: RegisterAnswer) {
-        let state = self.hosts[replica].register.state();
-        self.write(replica, core, Entry::Register(state), Promise::Answered(answer));
-    }
-
-    fn write(&mut self, replica: usize, writer: usize, entry: Entry, promise: Promise) {
-        if self.hosts[replica].disk.append(writer, entry, promise) {
-            self.begin_sync(replica);
-        }
-    }
-
-    fn begin_sync(&mut self, replica: usize) {
-        let (low, high) = self.plan.disk;
-        let host = &self.hosts[replica];
-        let at = self.now + self.random.between(low, high) + host.disk_slowness;
-        let life = host.life;
-        self.schedule(at, Event::Synced { replica, life });
-    }
-
-    fn synced(&mut self, replica: usize) {
-        let (promises, more) = self.hosts[replica].disk.synced();
-        if more {
-            self.begin_sync(replica);
-        }
-        for (writer, promise) in promises {
-            let input = match promise {
-                Promise::Persisted(id) => Input::Persisted(id),
-                Promise::Answered(answer) => Input::Answered(answer),
-            };
-            self.input(replica, writer, input);
-        }
-    }
-
-    fn set_timer(&mut self, replica: usize, core: usize, timer: u64, at: Option<u64>) {
-        let host = &mut self.hosts[replica];
-        match at {
-            None => {
-                host.timers.remove(&(core, timer));
-            }
-            Some(monotonic) => {
-                let at = host.clock.when(monotonic);
-                let setting = self.scheduled;
-                host.timers.insert((core, timer), setting);
-                self.schedule(at, Event::Timer { replica, core, timer, setting });
-            }
-        }
-    }
-
-    /// Reads the log on behalf of a peer that is far behind, as far as one message may carry: up to a block with a
-    /// proof (blocks decided together share that of the last).
-    fn provide(&mut self, replica: usize, core: usize, provide: Provide) {
-        let disk = &self.hosts[replica].disk;
-        let (mut blocks, mut proven, mut proof, mut size) = (Vec::new(), 0, Bytes::new(), 0);
-        for (sequence, (hash, certificate)) in disk.commits().range(provide.from..) {
-            let expected = provide.from.0 + blocks.len() as u64;
-            let Some((_, bytes)) = disk.block(hash) else { break };
-            if sequence.0 != expected || (size + bytes.len() > PROVIDED_BYTES_MAX && proven > 0) {
-                break;
-            }
-            size += bytes.len();
-            blocks.push(bytes.clone());
-            if !certificate.is_empty() {
-                (proven, proof) = (blocks.len(), certificate.clone());
-            }
-        }
-        blocks.truncate(proven);
-        if blocks.is_empty() {
-            return;
-        }
-        let life = self.hosts[replica].life;
-        let at = self.now + self.random.between(20, 500);
-        let input = Box::new(Input::Provided { to: provide.to, blocks, proof });
-        self.schedule(at, Event::Inner { replica, core, life, input });
-    }
-
     fn client_input(&mut self, client: usize, input: ActorInput) {
         let mut effects = std::mem::take(&mut self.actor_effects);
         let machine = &mut self.actors[client];
@@ -822,52 +441,6 @@ impl World {
             self.client_effect(client, effect);
         }
         self.actor_effects = effects;
-    }
-
-    fn client_effect(&mut self, client: usize, effect: ActorEffect) {
-        match effect {
-            ActorEffect::Send { to, bytes } => {
-                let (node, life) = (self.hosts.len() + client, self.actors[client].life);
-                let to = usize::from(to.0);
-                for at in self.network.route(self.now, node, to, &mut self.random).into_iter().flatten() {
-                    self.schedule(at, Event::ToReplica { replica: to, from: node, life, bytes: bytes.clone() });
-                }
-            }
-            ActorEffect::SetTimer { at } => {
-                let machine = &mut self.actors[client];
-                machine.timer += 1;
-                let (at, setting) = (machine.clock.when(at), machine.timer);
-                self.schedule(at, Event::ClientTimer { client, setting });
-            }
-            ActorEffect::Invoked { session, number, operation } => {
-                self.trace.line(self.now, || format!("client {client}: {session:?} {number:?} asks"));
-                self.counts.client_operations += 1;
-                self.awaited_since = self.now;
-                self.checker.invoked(session, number, operation);
-            }
-            ActorEffect::Completed { session, number, outcome } => {
-                self.trace.line(self.now, || format!("client {client}: {session:?} {number:?} is answered {outcome:?}"));
-                self.checker.completed(session, number, outcome);
-            }
-            ActorEffect::Violated(property, text) => self.checker.report(property, text),
-        }
-    }
-
-    /// Begins a fault now; it ends as it says. For tests that write their own story.
-    pub fn inflict(&mut self, fault: &Fault) {
-        self.begin(fault);
-    }
-
-    /// Power loss of one replica, until [`World::restart`].
-    pub fn power_off(&mut self, replica: usize) {
-        self.crash(replica);
-    }
-
-    /// Starts a replica that is down.
-    pub fn restart(&mut self, replica: usize) {
-        if !self.hosts[replica].up {
-            self.start(replica);
-        }
     }
 }
 
@@ -887,44 +460,6 @@ impl Host {
             paused: false,
             backlog: Vec::new(),
             liar,
-        }
-    }
-}
-
-impl Event {
-    fn replica(&self) -> Option<usize> {
-        match self {
-            Self::ToReplica { replica, .. }
-            | Self::Timer { replica, .. }
-            | Self::Synced { replica, .. }
-            | Self::Step { replica, .. }
-            | Self::Inner { replica, .. } => Some(*replica),
-            _ => None,
-        }
-    }
-
-    fn describe(&self, replicas: usize, factory: &dyn Factory) -> String {
-        match self {
-            Self::ToReplica { replica, from, bytes, .. } if *from < replicas => {
-                let mut said = factory.describe(bytes);
-                if let Some((end, _)) = said.char_indices().nth(SAID_MAX) {
-                    said.truncate(end);
-                }
-                format!("replica {replica} <- replica {from}: {said}")
-            }
-            Self::ToReplica { replica, from, bytes, .. } => {
-                format!("replica {replica} <- client {}: {} bytes", from - replicas, bytes.len())
-            }
-            Self::ToClient { client, from, bytes, .. } => {
-                format!("client {client} <- replica {from}: {} bytes", bytes.len())
-            }
-            Self::Timer { replica, timer, .. } => format!("replica {replica}: timer {timer:#x}"),
-            Self::Synced { replica, .. } => format!("replica {replica}: disk synced"),
-            Self::Step { replica, .. } => format!("replica {replica}: a task steps"),
-            Self::Inner { replica, input, .. } => format!("replica {replica}: {input:?}"),
-            Self::ClientTimer { client, .. } => format!("client {client}: timer"),
-            Self::ClientLink { client, replica, up } => format!("client {client}: link to replica {replica} up: {up}"),
-            Self::Begin(_) | Self::End(_) => "the plan goes on".into(),
         }
     }
 }
