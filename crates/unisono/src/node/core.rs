@@ -7,13 +7,15 @@ use super::timers::Timers;
 use crate::admin;
 use crate::config::{ReplicaConfig, Schedule};
 use crate::storage::{
-    self, CommittedBlock, Entry, LogReader, LogSettings, LogThread, Owner, RealDisk, Recovered, Report, Ticket,
+    self, CommittedBlock, Entry, LogReader, LogSettings, LogThread, Owner, RealDisk, Recovered, Report, StorageError,
+    Ticket,
 };
 use crate::transport::{self, Accepted, Acceptor, Inbound, Link, LinkEvent, Role};
 use crate::verify::Pool;
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +48,12 @@ const REPLAY_BYTES: usize = 4 << 20;
 
 /// A connection at rest sleeps; when no timer is set, this wakes the loop all the same.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// A replica that was killed a moment ago still holds its port and its lock until the system has cleared it away: who
+/// starts it again at once is not to fail for that.
+const PREDECESSOR: Duration = Duration::from_secs(2);
+/// How often to look whether it is gone.
+const PREDECESSOR_LOOK: Duration = Duration::from_millis(10);
 
 /// Everything that reaches the loop but messages of links.
 enum Notice {
@@ -153,23 +161,36 @@ impl Node {
     /// # Errors
     /// [`NodeError`], which says what to do.
     pub async fn start<S: Service>(config: ReplicaConfig) -> Result<Self, NodeError> {
-        // First of all, so that a port in use shows at once.
-        let listener = TcpListener::bind(&config.listen).await.map_err(|source| NodeError::Listen {
-            address: config.listen.clone(),
-            source,
-            settings: config.directory.join(crate::config::PROCESS_FILE),
-        })?;
-        let mut node = Self::recover::<S>(&config)?;
+        // First of all, so that a port in use shows before the log is replayed.
+        let begin = Instant::now();
+        let listener = loop {
+            match TcpListener::bind(&config.listen).await {
+                Ok(listener) => break listener,
+                Err(error) if error.kind() == ErrorKind::AddrInUse && begin.elapsed() < PREDECESSOR => {}
+                Err(source) => {
+                    let settings = config.directory.join(crate::config::PROCESS_FILE);
+                    return Err(NodeError::Listen { address: config.listen.clone(), source, settings });
+                }
+            }
+            tokio::time::sleep(PREDECESSOR_LOOK).await;
+        };
+        let disk = loop {
+            match RealDisk::lock(&config.data_directory()) {
+                Err(StorageError::Locked(_)) if begin.elapsed() < PREDECESSOR => {}
+                locked => break locked?,
+            }
+            tokio::time::sleep(PREDECESSOR_LOOK).await;
+        };
+        let mut node = Self::recover::<S>(&config, disk)?;
         node.listener = Some(listener);
         Ok(node)
     }
 
     /// Opens the log and brings the state up to its end.
-    fn recover<S: Service>(config: &ReplicaConfig) -> Result<Self, NodeError> {
+    fn recover<S: Service>(config: &ReplicaConfig, disk: RealDisk) -> Result<Self, NodeError> {
         // Counts from here on, even if nobody reads it.
         crate::metrics::install();
         let context = Arc::new(config.cluster.verify_context());
-        let disk = RealDisk::lock(&config.data_directory())?;
         let owner = Owner { cluster: context.cluster, replica: config.id };
         let opened = storage::open(Arc::new(disk), LogSettings::new(owner, parent_of))?;
         let (recovered, reader) = (opened.recovered.clone(), opened.reader.clone());
