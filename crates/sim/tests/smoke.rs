@@ -58,18 +58,24 @@ fn seeds_that_failed_once_stay_clean() {
     }
 }
 
+/// Seeds within which each planted bug must show in this test; the long run allows 1 000.
+const PLANTED_SEEDS: u64 = 60;
+
 #[test]
-fn planted_bugs_are_found_where_the_same_seed_is_clean_without_them() {
-    for (bug, seed, property) in [
-        (Planted::QuorumOffByOne, 7, Property::EqualLogs),
-        (Planted::ViewChangeForgetsGreatestVote, 13, Property::EqualLogs),
-        (Planted::LockGrantedInArrivalOrder, 4, Property::EqualGrants),
+fn planted_bugs_break_what_they_must_and_the_same_seed_is_clean_without_them() {
+    for (bug, property) in [
+        (Planted::QuorumOffByOne, Property::EqualLogs),
+        (Planted::ViewChangeForgetsGreatestVote, Property::EqualLogs),
+        (Planted::LockGrantedInArrivalOrder, Property::EqualGrants),
     ] {
-        let plan = Plan::of_seed(seed);
-        let planted = Plan { planted: Some(bug), ..plan.clone() };
-        let found = run_plan::<Aphousia>(&planted, Scope::Whole, false).violation.map(|violation| violation.property);
-        assert_eq!(found, Some(property), "{}", bug.name());
-        clean(&run_plan::<Aphousia>(&plan, Scope::Whole, false));
+        let shows = |seed: &u64| {
+            let planted = Plan { planted: Some(bug), ed25519: false, ..Plan::of_seed(*seed) };
+            let violation = run_plan::<Aphousia>(&planted, Scope::Whole, false).violation;
+            violation.is_some_and(|violation| violation.property == property)
+        };
+        let seed = (0..PLANTED_SEEDS).find(shows);
+        let seed = seed.unwrap_or_else(|| panic!("{} is not found in {PLANTED_SEEDS} seeds", bug.name()));
+        clean(&run_plan::<Aphousia>(&Plan { ed25519: false, ..Plan::of_seed(seed) }, Scope::Whole, false));
     }
 }
 
