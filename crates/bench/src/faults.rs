@@ -39,7 +39,7 @@ enum Kind {
     KillLeader,
     /// SIGSTOP for ten seconds, of the leader and of others in turn.
     Stop,
-    /// kill -9 of all at once, started again.
+    /// kill -9 of all at once, started again at once.
     KillAll,
 }
 
@@ -136,7 +136,7 @@ async fn fault(cluster: &mut Cluster, kind: Kind, round: usize) -> anyhow::Resul
     let victims = match kind {
         Kind::KillEach => vec![round % cluster.replicas],
         Kind::KillLeader => vec![leader(cluster).await?],
-        Kind::Stop if round % 2 == 0 => vec![leader(cluster).await?],
+        Kind::Stop if round.is_multiple_of(2) => vec![leader(cluster).await?],
         Kind::Stop => vec![(leader(cluster).await? + 1 + round / 2 % (cluster.replicas - 1)) % cluster.replicas],
         Kind::KillAll => (0..cluster.replicas).collect(),
     };
@@ -155,13 +155,18 @@ async fn fault(cluster: &mut Cluster, kind: Kind, round: usize) -> anyhow::Resul
     for victim in &victims {
         cluster.signal(*victim, Signal::KILL)?;
     }
-    tokio::time::sleep(AWAY).await;
-    let height = if kind == Kind::KillAll { 0 } else { highest(cluster).await? };
+    let all = kind == Kind::KillAll;
+    let height = if all {
+        0 // nobody is left to tell
+    } else {
+        tokio::time::sleep(AWAY).await;
+        highest(cluster).await?
+    };
     let began = Instant::now();
     for victim in &victims {
         cluster.restart(*victim).await?;
     }
-    let height = if kind == Kind::KillAll { highest(cluster).await? } else { height };
+    let height = if all { highest(cluster).await? } else { height };
     caught_up(cluster, &victims, height, began).await
 }
 

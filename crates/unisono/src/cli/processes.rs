@@ -67,7 +67,7 @@ pub(super) fn replica<S: Service>(arguments: ReplicaArguments) -> anyhow::Result
         let metrics = serve_metrics(arguments.metrics, &run_directory, &name).await?;
         let listen = config.listen.clone();
         let node = node::Node::start::<S>(config).await?;
-        write_pid(&run_directory, &name)?;
+        let _pid = PidFile::write(&run_directory, &name)?;
         println!("ready listen={listen} metrics={}", metrics.address);
         Ok(node.run(interrupted()).await?)
     })?
@@ -87,7 +87,7 @@ pub(super) async fn gateway(arguments: GatewayArguments, serve: &Serve) -> anyho
         client = Client::connect(&config, arguments.key) => client?,
         () = interrupted() => return Ok(()),
     };
-    write_pid(&run_directory, "gateway")?;
+    let _pid = PidFile::write(&run_directory, "gateway")?;
     println!("ready listen={address} metrics={}", metrics.address);
     tokio::select! {
         () = serve(listener, client.clone(), &setup) => {}
@@ -149,10 +149,31 @@ async fn serve_metrics(address: Option<SocketAddr>, run_directory: &Path, name: 
     Ok(endpoint)
 }
 
-fn write_pid(run_directory: &Path, name: &str) -> anyhow::Result<()> {
-    let path = run_directory.join(format!("{name}.pid"));
-    write_whole(&path, format!("{}\n", std::process::id()).as_bytes())
-        .with_context(|| format!("cannot write {}: check who owns it and whether the disk is full", path.display()))
+/// DIR/run/NAME.pid, gone again when this process ends in good order: then nobody takes a later process of that number
+/// for this one.
+struct PidFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl PidFile {
+    fn write(run_directory: &Path, name: &str) -> anyhow::Result<Self> {
+        let path = run_directory.join(format!("{name}.pid"));
+        let text = format!("{}\n", std::process::id());
+        write_whole(&path, text.as_bytes()).with_context(|| {
+            format!("cannot write {}: check who owns it and whether the disk is full", path.display())
+        })?;
+        Ok(Self { path, text })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // A later process of the same name has written its own.
+        if std::fs::read_to_string(&self.path).is_ok_and(|text| text == self.text) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Warnings on standard error; the variable UNISONO_LOG asks for more (`info`, `unisono=debug`).
@@ -186,5 +207,21 @@ mod tests {
         assert!(next.port() > address.port());
         let elsewhere = listen("192.0.2.1:1".parse().unwrap(), false).await.unwrap_err().to_string();
         assert!(elsewhere.contains("cannot listen on 192.0.2.1:1"), "{elsewhere}");
+    }
+
+    #[test]
+    fn a_pid_file_goes_with_its_process_but_not_with_an_earlier_one() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("replica-0.pid");
+        let file = PidFile::write(place.path(), "replica-0").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(file);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+        let file = PidFile::write(place.path(), "replica-0").unwrap();
+        std::fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert!(path.exists(), "it is another process's now");
+        let nowhere = place.path().join("nowhere");
+        assert!(PidFile::write(&nowhere, "x").is_err_and(|error| error.to_string().contains("disk is full")));
     }
 }
