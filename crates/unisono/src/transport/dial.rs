@@ -11,8 +11,8 @@ use unisono_types::{Member, Membership, PublicKey};
 
 /// First pause before a broken link is tried again, then doubled.
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
-/// Longest pause.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Longest pause: what a cluster that was wholly down waits for at most once it is up again.
+const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 /// Whom to dial.
 #[derive(Clone, PartialEq, Eq, Debug)]
