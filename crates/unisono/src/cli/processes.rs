@@ -20,13 +20,17 @@ use std::{
     path::{Path, PathBuf},
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
 };
 use unisono_execution::Service;
 
 /// Ports that are tried above the first one.
 const PORTS_TRIED: u16 = 100;
+
+/// Connections that the kernel holds until they are accepted (it may allow fewer): when thousands of applications
+/// connect at one moment, one that does not fit here waits a whole second before it tries again.
+const BACKLOG: u32 = 16_384;
 
 #[derive(Args, Debug)]
 pub(super) struct ReplicaArguments {
@@ -79,7 +83,7 @@ pub(super) async fn gateway(arguments: GatewayArguments, serve: &Serve) -> anyho
     let config = ClientConfig::load(&arguments.dir)?;
     let directory = arguments.dir.canonicalize()?;
     let run_directory = directory.parent().unwrap_or(&directory).join("run");
-    let listener = listen(arguments.listen, arguments.or_next_free).await?;
+    let listener = listen(arguments.listen, arguments.or_next_free)?;
     let address = listener.local_addr()?;
     let metrics = serve_metrics(arguments.metrics, &run_directory, "gateway").await?;
     let setup = setup(&config)?;
@@ -116,10 +120,17 @@ async fn interrupted() {
     }
 }
 
-async fn listen(address: SocketAddr, or_next_free: bool) -> anyhow::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?; // a gateway that ended may be started again at once
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn listen(address: SocketAddr, or_next_free: bool) -> anyhow::Result<TcpListener> {
     let last = address.port().saturating_add(if or_next_free { PORTS_TRIED } else { 0 });
     for port in address.port()..=last {
-        match TcpListener::bind((address.ip(), port)).await {
+        match bind(SocketAddr::new(address.ip(), port)) {
             Ok(listener) => return Ok(listener),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => bail!("cannot listen on {}:{port}: {error}", address.ip()),
@@ -200,12 +211,12 @@ mod tests {
     async fn a_taken_port_is_an_error_or_the_next_one_is_taken() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let error = listen(address, false).await.unwrap_err().to_string();
+        let error = listen(address, false).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("choose another port"), "{error}");
-        let next = listen(address, true).await.unwrap().local_addr().unwrap();
+        let next = listen(address, true).unwrap().local_addr().unwrap();
         assert_eq!(next.ip(), address.ip());
         assert!(next.port() > address.port());
-        let elsewhere = listen("192.0.2.1:1".parse().unwrap(), false).await.unwrap_err().to_string();
+        let elsewhere = listen("192.0.2.1:1".parse().unwrap(), false).unwrap_err().to_string();
         assert!(elsewhere.contains("cannot listen on 192.0.2.1:1"), "{elsewhere}");
     }
 
