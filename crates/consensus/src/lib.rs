@@ -46,6 +46,13 @@ pub trait Consensus {
     /// [`Rejected`] when the bytes are no block.
     fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected>;
 
+    /// Whether `handle` would ignore this message because of what is decided already. Asked before its signatures are
+    /// checked, so that what comes too late costs nothing; with more votes than a quorum needs that is every third.
+    fn is_stale(&self, message: &Self::Message) -> bool {
+        let _ = message;
+        false
+    }
+
     /// A view of itself for people and hints; never for a decision.
     fn status(&self) -> Status;
 }

@@ -608,6 +608,12 @@ impl<C: Consensus> Replica<C> {
         }
     }
 
+    /// Whether a peer's message would be ignored, so that its signatures need no check.
+    #[must_use]
+    pub fn is_stale(&self, message: &PeerMessage<C::Message>) -> bool {
+        matches!(message, PeerMessage::Consensus(message) if self.consensus.is_stale(message))
+    }
+
     /// The consensus instance, for the views that its algorithm offers.
     #[must_use]
     pub fn consensus(&self) -> &C {

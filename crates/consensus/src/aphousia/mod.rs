@@ -495,6 +495,13 @@ impl Consensus for Aphousia {
         self.invariants();
     }
 
+    fn is_stale(&self, message: &Message) -> bool {
+        match message {
+            Message::Vote(certificate) => self.is_past(&certificate.vote),
+            _ => false,
+        }
+    }
+
     fn provide(blocks: Vec<Bytes>, proof: Bytes) -> Message {
         Message::Decided(Decided::new(blocks, proof))
     }

@@ -11,7 +11,7 @@ use super::message::{Message, Proof};
 use super::{Aphousia, CertifiedBlock, Node, decision_of, rules};
 use crate::{Output, Record};
 use alloc::{collections::BTreeMap, vec::Vec};
-use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Time, View};
+use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Time, View, VotePosition};
 
 /// Certificates of one replica that may wait for their blocks: what is in flight, and a little more.
 pub(super) const EARLY_MAX: usize = 8;
@@ -86,6 +86,11 @@ impl Aphousia {
         true
     }
 
+    /// Whether what a vote names is decided, or stands beside what is.
+    pub(super) fn is_past(&self, vote: &VotePosition) -> bool {
+        (vote.view.view(), vote.step) <= self.chain.root().header.place()
+    }
+
     pub(super) fn receive_vote(
         &mut self,
         from: ReplicaId,
@@ -93,8 +98,8 @@ impl Aphousia {
         outbox: &mut Vec<Output<Message>>,
     ) {
         let vote = certificate.vote;
-        if (vote.view.view(), vote.step) <= self.chain.root().header.place() {
-            return; // decided, or beside it
+        if self.is_past(&vote) {
+            return;
         }
         match self.chain.nodes.get_mut(&vote.hash) {
             Some(node) if node.block.position() == vote => {

@@ -70,7 +70,13 @@ enum Promise {
     Answered(RegisterAnswer),
 }
 
-/// What a link sent, on its way through the check of signatures.
+/// What a link sent, before the check of signatures.
+enum Received {
+    Peer(ReplicaId, PeerMessage<AlgorithmMessage>),
+    Client(Frame),
+}
+
+/// What a link sent, behind it.
 enum Checked {
     Peer(ReplicaId, Verified<PeerMessage<AlgorithmMessage>>),
     Client(Verified<Frame>),
@@ -405,7 +411,7 @@ impl Node {
 
     /// Checks what links sent and feeds it.
     fn arrivals(&mut self, arrivals: impl Iterator<Item = Arrival>, links: &mut Links) {
-        let (mut sources, mut messages) = (Vec::new(), Vec::new());
+        let (mut sources, mut parsed) = (Vec::new(), Vec::new());
         for (source, event) in arrivals {
             match (source, event) {
                 (Source::Dialed(peer), event @ (LinkEvent::Up | LinkEvent::Down(_))) => {
@@ -427,14 +433,18 @@ impl Node {
                     }
                 }
                 (source, LinkEvent::Message(message)) => {
+                    self.counters.messages.increment(1);
+                    let message = parse(source, message, &self.context);
+                    if matches!(&message, Ok(Received::Peer(_, message)) if self.replica.is_stale(message)) {
+                        continue;
+                    }
                     sources.push(source);
-                    messages.push((source, message));
+                    parsed.push(message);
                 }
             }
         }
-        self.counters.messages.increment(messages.len() as u64);
         let context = Arc::clone(&self.context);
-        let checked = self.pool.check(messages, move |(source, message)| check(source, message, &context));
+        let checked = self.pool.check(parsed, move |message| message.and_then(|message| check(message, &context)));
         for (source, checked) in sources.into_iter().zip(checked) {
             match (source, checked) {
                 (_, Ok(Checked::Peer(from, message))) => self.inputs.push(Input::Peer { from, message }),
@@ -620,20 +630,24 @@ fn poll_arrivals(
     peers | clients
 }
 
-/// Parses and checks one message. Its share of the budget is free again afterwards: what the core keeps, it bounds.
-fn check(source: Source, message: Inbound, context: &VerifyContext) -> Result<Checked, Rejected> {
+/// Reads one message. Its share of the budget is free again afterwards: what the core keeps, it bounds.
+fn parse(source: Source, message: Inbound, context: &VerifyContext) -> Result<Received, Rejected> {
     let bytes = message.bytes.clone();
     match source {
-        Source::Dialed(peer) | Source::Peer(peer, _) => {
-            let message = Unverified::new(PeerMessage::parse(bytes, context)?).verify(context)?;
-            Ok(Checked::Peer(peer, message))
-        }
+        Source::Dialed(peer) | Source::Peer(peer, _) => Ok(Received::Peer(peer, PeerMessage::parse(bytes, context)?)),
         Source::Client(_) => {
             let limit = context.membership.configuration().limits.frame_bytes as usize;
             let ClientMessage::Frame(wire) = decode(&bytes, limit + 64).map_err(|_| Rejected::Malformed)?;
-            let frame = Frame::parse(context.cluster, wire, limit)?;
-            Ok(Checked::Client(Unverified::new(frame).verify(context)?))
+            Ok(Received::Client(Frame::parse(context.cluster, wire, limit)?))
         }
+    }
+}
+
+/// Checks the signatures of one message.
+fn check(message: Received, context: &VerifyContext) -> Result<Checked, Rejected> {
+    match message {
+        Received::Peer(peer, message) => Ok(Checked::Peer(peer, Unverified::new(message).verify(context)?)),
+        Received::Client(frame) => Ok(Checked::Client(Unverified::new(frame).verify(context)?)),
     }
 }
 
