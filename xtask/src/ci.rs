@@ -25,7 +25,23 @@ const STEPS: &[(&str, &[&str])] = &[
             "--json",
         ],
     ),
-    ("speed", &["run", "--release", "--quiet", "-p", "unisono-bench", "--", "speed", "--smoke", "--json"]),
+    (
+        "speed",
+        &[
+            "run",
+            "--release",
+            "--quiet",
+            "-p",
+            "unisono-bench",
+            "--",
+            "speed",
+            "--runs",
+            "1",
+            "--seconds",
+            "1",
+            "--no-keep",
+        ],
+    ),
 ];
 
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
