@@ -80,18 +80,19 @@ pub(crate) async fn execute(arguments: FaultsArguments) -> anyhow::Result<()> {
     let mut rejoins = Vec::new();
     for round in 0..arguments.rounds {
         tokio::time::sleep(SETTLED).await;
-        workload.watch_gaps();
+        let moment = workload.watch_gaps();
         let rejoined = fault(&mut cluster, arguments.kind, round).await.with_context(|| format!("round {round}"))?;
         workload.all_answered(PATIENCE).await.with_context(|| format!("round {round}"))?;
-        let outage = workload.longest_gap();
+        let outage = workload.longest_gap(moment);
         eprintln!(
-            "round {:>2}: outage {:>6.1} ms, rejoined after {:.2} s, {} operations",
+            "round {:>2}: outage {:>6.1} ms, {:.2} s after the fault, rejoined after {:.2} s, {} operations",
             round + 1,
-            outage.as_secs_f64() * 1e3,
+            outage.length.as_secs_f64() * 1e3,
+            outage.after.as_secs_f64(),
             rejoined.as_secs_f64(),
             workload.answered()
         );
-        outages.push(outage.as_secs_f64() * 1e3);
+        outages.push(outage.length.as_secs_f64() * 1e3);
         rejoins.push(rejoined.as_secs_f64());
     }
     let seeing = workload.finish().await?;

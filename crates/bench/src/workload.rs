@@ -33,6 +33,16 @@ struct Seen {
 struct Pace {
     last_us: u64,
     longest_gap_us: u64,
+    /// When the longest gap began.
+    gap_from_us: u64,
+}
+
+/// A time without answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gap {
+    pub(crate) length: Duration,
+    /// From the moment that was asked about until the gap began; zero when it had begun before.
+    pub(crate) after: Duration,
 }
 
 struct Shared {
@@ -85,20 +95,25 @@ impl Workload {
         self.shared.seen().events.len()
     }
 
-    /// From here on, the longest time that some client goes without an answer counts.
-    pub(crate) fn watch_gaps(&self) {
+    /// From here on, the longest time that some client goes without an answer counts. Returns the moment.
+    pub(crate) fn watch_gaps(&self) -> u64 {
         for pace in &mut self.shared.seen().clients {
             pace.longest_gap_us = 0;
         }
+        self.shared.now_us()
     }
 
-    /// The longest time that some client went without an answer since [`Self::watch_gaps`], one that still waits
-    /// included.
-    pub(crate) fn longest_gap(&self) -> Duration {
+    /// The longest time that some client went without an answer since `moment`, that of [`Self::watch_gaps`]; one that
+    /// still waits is included.
+    pub(crate) fn longest_gap(&self, moment: u64) -> Gap {
         let now = self.shared.now_us();
         let seen = self.shared.seen();
-        let gaps = seen.clients.iter().map(|pace| pace.longest_gap_us.max(now.saturating_sub(pace.last_us)));
-        Duration::from_micros(gaps.max().unwrap_or(0))
+        let gaps = seen.clients.iter().map(|pace| {
+            let waiting = now.saturating_sub(pace.last_us);
+            (pace.longest_gap_us, pace.gap_from_us).max((waiting, pace.last_us))
+        });
+        let (length, from) = gaps.max().unwrap_or((0, now));
+        Gap { length: Duration::from_micros(length), after: Duration::from_micros(from.saturating_sub(moment)) }
     }
 
     /// Waits until every client has been answered once more.
@@ -197,7 +212,8 @@ async fn run(client: usize, address: SocketAddr, shared: Arc<Shared>) {
         let mut seen = shared.seen();
         if known.is_some() {
             let pace = &mut seen.clients[client];
-            pace.longest_gap_us = pace.longest_gap_us.max(returned - pace.last_us);
+            (pace.longest_gap_us, pace.gap_from_us) =
+                (pace.longest_gap_us, pace.gap_from_us).max((returned - pace.last_us, pace.last_us));
             pace.last_us = returned;
         }
         seen.events.push(Event { client, called, asked, returned: known });
