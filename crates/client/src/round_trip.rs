@@ -3,8 +3,12 @@
 /// Below this a time-out would only meet the jitter of a busy machine.
 const TIMEOUT_MICROSECONDS_MIN: u64 = 30_000;
 
-/// Above this a dead leader would be noticed too late; also the longest pause between two repetitions.
+/// Above this a dead leader would be noticed too late.
 pub(crate) const TIMEOUT_MICROSECONDS_MAX: u64 = 1_000_000;
+
+/// The longest pause between two repetitions: thousands of requests that wait inside the service must not cost more
+/// than what is answered meanwhile, and one whose answer was lost must not wait for long.
+const PAUSE_MICROSECONDS_MAX: u64 = 4_000_000;
 
 /// Before anything was measured.
 const TIMEOUT_MICROSECONDS_FIRST: u64 = 200_000;
@@ -46,7 +50,7 @@ impl RoundTrip {
 
 /// The pause behind one of `wait`.
 pub(crate) fn longer(wait: u64) -> u64 {
-    (wait * 2).min(TIMEOUT_MICROSECONDS_MAX)
+    (wait * 2).min(PAUSE_MICROSECONDS_MAX)
 }
 
 #[cfg(test)]

@@ -21,6 +21,22 @@ impl Default for Mix {
     }
 }
 
+impl Mix {
+    /// The default mix with values of the size that a load generator asks for in its seed.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let default = Self::default();
+        match unisono::load::size_of_seed(seed) {
+            0 => default,
+            // A generator asks for what it likes; more than the cluster takes is refused there, not made here.
+            value_bytes => Self { value_bytes: value_bytes.min(VALUE_BYTES_MAX), ..default },
+        }
+    }
+}
+
+/// No sample is larger: a seed drawn at random must not fill the memory of who draws it.
+const VALUE_BYTES_MAX: usize = 64 << 20;
+
 /// One operation of the mix. Equal seeds give equal operations.
 #[must_use]
 pub fn sample(seed: u64, mix: Mix) -> Vec<u8> {
@@ -42,6 +58,12 @@ pub fn sample(seed: u64, mix: Mix) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::operation::Operation;
+
+    #[test]
+    fn a_load_generator_chooses_the_size() {
+        assert_eq!(Mix::of_seed(unisono::load::sized_seed(5, 1_000)).value_bytes, 1_000);
+        assert_eq!(Mix::of_seed(5), Mix::default());
+    }
 
     #[test]
     fn samples_are_operations_of_the_mix() {

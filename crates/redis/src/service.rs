@@ -63,7 +63,7 @@ impl Service for Redis {
     }
 
     fn sample_operation(seed: u64) -> Vec<u8> {
-        crate::load::sample(seed, crate::load::Mix::default())
+        crate::load::sample(seed, crate::load::Mix::of_seed(seed))
     }
 }
 

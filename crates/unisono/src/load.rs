@@ -235,21 +235,32 @@ fn pacer(rate: f64, duration: Duration) -> mpsc::UnboundedReceiver<Instant> {
     receiver
 }
 
-/// Bits of a seed that say how large an operation shall be; the lower ones are random.
-const SIZE_SHIFT: u32 = 32;
+/// What the upper bits of a seed say when the bits below it are a size: seeds drawn at random, as tests draw them, have
+/// it once in 65 536 times.
+const SIZED: u64 = 0x51ed;
+const SIZED_SHIFT: u32 = 48;
+const SIZE_SHIFT: u32 = 20;
+const SIZE_MAX: u64 = (1 << (SIZED_SHIFT - SIZE_SHIFT)) - 1;
 
 /// The seed by which a load generator asks a service's `sample_operation` for an operation that carries `size` bytes.
 /// A service that cannot make its operations larger or smaller takes all of it as a seed.
+///
+/// ```text
+///   mark 16 | size 28 | random 20
+/// ```
 #[must_use]
 pub fn sized_seed(seed: u64, size: usize) -> u64 {
-    let size = u32::try_from(size).unwrap_or(u32::MAX);
-    (u64::from(size) << SIZE_SHIFT) | (seed & u64::from(u32::MAX))
+    let size = u64::try_from(size).unwrap_or(SIZE_MAX).min(SIZE_MAX);
+    (SIZED << SIZED_SHIFT) | (size << SIZE_SHIFT) | (seed & ((1 << SIZE_SHIFT) - 1))
 }
 
 /// How many bytes an operation made from this seed shall carry; 0: as the service likes.
 #[must_use]
 pub fn size_of_seed(seed: u64) -> usize {
-    (seed >> SIZE_SHIFT) as usize
+    if seed >> SIZED_SHIFT != SIZED {
+        return 0;
+    }
+    usize::try_from((seed >> SIZE_SHIFT) & SIZE_MAX).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -316,6 +327,7 @@ mod tests {
         assert_eq!(size_of_seed(seed), 100);
         assert_ne!(seed, sized_seed(1, 100));
         assert_eq!(size_of_seed(7), 0);
+        assert_eq!(size_of_seed(u64::MAX), 0, "a seed that nobody made for a size");
     }
 
     #[test]
