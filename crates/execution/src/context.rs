@@ -14,6 +14,7 @@
 //! Never panics in a poll or a drop.
 
 use crate::executor::Core;
+use crate::family::{Birth, End};
 use crate::latch::Latch;
 use std::future::Future;
 use std::pin::Pin;
@@ -54,7 +55,8 @@ impl Context {
     #[must_use]
     pub fn random(&self) -> u64 {
         let mut cell = self.thread.cell.lock();
-        let mut source = cell.random.unwrap_or_else(|| Random::new(self.thread.core.seed(self.thread.position)));
+        let mut source =
+            cell.random.unwrap_or_else(|| Random::new(self.thread.core.seed(self.thread.position, &self.thread.path)));
         let number = source.next_number();
         cell.random = Some(source);
         number
@@ -86,6 +88,25 @@ impl Context {
     /// Lets other threads go first.
     pub fn yield_now(&self) -> impl Future<Output = ()> + Send + use<'_> {
         self.must(Operation::Yield)
+    }
+
+    /// The number that the thread's next child gets.
+    pub(crate) fn next_child(&self) -> u16 {
+        self.thread.cell.lock().born.saturating_add(1)
+    }
+
+    /// The child that the Spawn asked for next is about.
+    pub(crate) fn give_birth(&self, birth: Birth) {
+        self.thread.cell.lock().birth = Some(birth);
+    }
+
+    pub(crate) fn born(&self) {
+        let mut cell = self.thread.cell.lock();
+        cell.born = cell.born.saturating_add(1);
+    }
+
+    pub(crate) fn fault_of(&self, kind: FaultKind) -> Fault {
+        kind.of(self.thread.handler)
     }
 
     /// Asks the scheduler; the result is the caller's.
@@ -155,6 +176,16 @@ impl FaultKind {
     }
 }
 
+/// What tells a thread from all others, on every replica alike.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Name {
+    pub(crate) position: Position,
+    pub(crate) session: SessionId,
+    pub(crate) number: RequestNumber,
+    /// Which child of which child of the request's own thread, whose path is empty.
+    pub(crate) path: Vec<u16>,
+}
+
 /// A deterministic thread: shared by its handler's Context and the executor.
 pub(crate) struct Thread {
     core: Arc<Core>,
@@ -162,6 +193,9 @@ pub(crate) struct Thread {
     position: Position,
     session: SessionId,
     number: RequestNumber,
+    path: Vec<u16>,
+    /// Of a child: where its fault goes.
+    pub(crate) end: Option<End>,
     pub(crate) handler: &'static str,
     cell: Latch<Cell>,
 }
@@ -173,6 +207,10 @@ struct Cell {
     pending: Pending,
     /// The first fault; later ones do not matter.
     fault: Option<FaultKind>,
+    /// Children that it has had.
+    born: u16,
+    /// The child that the Spawn it asks for is about.
+    birth: Option<Birth>,
     teardown: bool,
 }
 
@@ -192,15 +230,20 @@ pub(crate) enum Asked {
 }
 
 impl Thread {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        index: ThreadIndex,
-        (position, session, number): (Position, SessionId, RequestNumber),
-        now: Timestamp,
-        handler: &'static str,
-    ) -> Self {
-        let cell = Cell { now, random: None, pending: Pending::Nothing, fault: None, teardown: false };
-        Self { core, index, position, session, number, handler, cell: Latch::new(cell) }
+    pub(crate) fn new(core: Arc<Core>, index: ThreadIndex, name: &Name, now: Timestamp, handler: &'static str) -> Self {
+        let cell =
+            Cell { now, random: None, pending: Pending::Nothing, fault: None, born: 0, birth: None, teardown: false };
+        let Name { position, session, number, path } = name.clone();
+        Self { core, index, position, session, number, path, end: None, handler, cell: Latch::new(cell) }
+    }
+
+    /// The child that it asks for, to be taken with its Spawn; and what names the child.
+    pub(crate) fn take_birth(&self) -> Option<(Birth, Name)> {
+        let birth = self.cell.lock().birth.take()?;
+        let mut path = self.path.clone();
+        path.push(birth.number);
+        let name = Name { position: self.position, session: self.session, number: self.number, path };
+        Some((birth, name))
     }
 
     /// The scheduler's answer, before the next poll.

@@ -27,7 +27,7 @@ mod core;
 mod settle;
 mod starved;
 
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, HandlerFuture};
 
 use crate::object::Objects;
 use crate::service::Service;

@@ -3,6 +3,7 @@
 //! ```text
 //!   service      Service, State: what a user writes
 //!   context      a deterministic thread as its handler sees it: time, randomness, waiting
+//!   family       children of a request, and joining them
 //!   primitives   Mutex, RwLock, Table and their guards: the only way to shared state
 //!   value        what may be shared, handed to a closure, and returned from it
 //!   object       where values live, which changed;   tree: the Merkle tree over them
@@ -16,6 +17,7 @@
 
 mod context;
 mod executor;
+mod family;
 mod keyed;
 mod latch;
 mod object;
@@ -30,6 +32,7 @@ pub mod testing;
 
 pub use context::Context;
 pub use executor::{Executor, Notify, Settings};
+pub use family::{JoinHandle, TooManyChildren};
 pub use object::Objects;
 pub use primitives::{Guard, LockError, Mutex, ReadGuard, RwLock, Table};
 pub use service::{CallError, Invoke, Service, State, UnknownOperation};

@@ -45,13 +45,14 @@ pub enum LockError {
 
 impl Input for LockError {}
 
-/// A value under a lock of its own.
+/// A value under a lock of its own. A clone is another handle of the same object, for a child.
 pub struct Mutex<T: Value>(Whole<T>);
 
-/// A value under a lock that readers share.
+/// A value under a lock that readers share. A clone is another handle of the same object, for a child.
 pub struct RwLock<T: Value>(Whole<T>);
 
-/// Values by key, each under a lock of its own. A row exists from the first `with_mut` on until `remove`.
+/// Values by key, each under a lock of its own. A row exists from the first `with_mut` on until `remove`. A clone is
+/// another handle of the same table, for a child.
 pub struct Table<K, V: Value> {
     home: Arc<Home<V>>,
     key: PhantomData<fn(K)>,
@@ -90,6 +91,30 @@ impl<T: Value> State for RwLock<T> {
 impl<K: Key, V: Value> State for Table<K, V> {
     fn create(objects: &mut Objects, name: &str) -> Self {
         Self { home: objects.register(name, Kind::Table, label::<K>), key: PhantomData }
+    }
+}
+
+impl<T: Value> Clone for Whole<T> {
+    fn clone(&self) -> Self {
+        Self { home: Arc::clone(&self.home), cell: Arc::clone(&self.cell) }
+    }
+}
+
+impl<T: Value> Clone for Mutex<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Value> Clone for RwLock<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K, V: Value> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        Self { home: Arc::clone(&self.home), key: PhantomData }
     }
 }
 

@@ -12,6 +12,7 @@
 extern crate alloc;
 
 mod cycles;
+mod family;
 mod list;
 mod locks;
 pub mod sequential;
@@ -129,6 +130,18 @@ pub enum Operation {
     },
     /// Let others go first. A step.
     Yield,
+    /// A child thread of the same request: it may compute at once and is eligible from the next round on. Returns at
+    /// once. The thread's children are numbered 1, 2, ... as they are granted; not possible beyond 65 535 children of
+    /// one thread, or eight generations.
+    Spawn {
+        /// The host's name for it. Not taken when the result is not [`OperationResult::Granted`].
+        thread: ThreadIndex,
+    },
+    /// Wait until a child has finished. Each can be joined once, by its parent.
+    Join {
+        /// Its number.
+        child: u16,
+    },
     /// The handler came to its end; locks still owned are released in the order of their acquisition.
     Finish,
 }

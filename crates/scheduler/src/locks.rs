@@ -10,6 +10,7 @@
 //! entry while somebody owns it or stands at it, so memory follows the locks in use and not those that exist.
 //! Every operation costs O(1) or O(log) (looking for one reader among many: the shorter of two lists).
 
+use crate::family::ThreadId;
 use crate::list::{Links, List, NONE};
 use crate::trace::DigestWriter;
 use crate::{LockId, Mode, QueueId};
@@ -332,32 +333,33 @@ impl Locks {
         self.index.live
     }
 
-    pub(crate) fn digest(&self, digest: &mut DigestWriter, position: impl Fn(u32) -> u64) {
+    pub(crate) fn digest(&self, digest: &mut DigestWriter, name: impl Fn(u32) -> ThreadId) {
         let mut used: Vec<&Lock> =
             self.locks.iter().enumerate().filter(|(at, _)| !self.is_free(*at as u32)).map(|(_, lock)| lock).collect();
         used.sort_unstable_by_key(|lock| lock.id);
-        let sorted = |mut positions: Vec<u64>| {
-            positions.sort_unstable();
-            positions
+        let sorted = |mut names: Vec<ThreadId>| {
+            names.sort_unstable();
+            names
         };
         digest.word(used.len() as u64);
         for lock in used {
             digest.lock(lock.id);
             digest.word(u64::from(lock.owner_count > 0 && lock.mode == Mode::Write));
             digest.word(lock.writers);
-            let owners = lock.owners.iter(&self.holds_by_lock).map(|hold| position(self.holds[hold as usize].thread));
-            digest.words(&sorted(owners.collect()));
+            let owners = lock.owners.iter(&self.holds_by_lock).map(|hold| name(self.holds[hold as usize].thread));
+            digest.ids(&sorted(owners.collect()));
             digest.word(lock.queue.iter(&self.seat_links).count() as u64);
             for thread in lock.queue.iter(&self.seat_links) {
-                digest.words(&[position(thread), u64::from(self.seats[thread as usize].wants == Mode::Write)]);
+                digest.id(name(thread));
+                digest.word(u64::from(self.seats[thread as usize].wants == Mode::Write));
             }
-            digest.words(&sorted(lock.blocked.iter(&self.seat_links).map(&position).collect()));
+            digest.ids(&sorted(lock.blocked.iter(&self.seat_links).map(&name).collect()));
         }
         digest.word(self.wait_queues.len() as u64);
         for ((lock, queue), list) in &self.wait_queues {
             digest.lock(*lock);
             digest.word(queue.0);
-            digest.words(&list.iter(&self.seat_links).map(&position).collect::<Vec<_>>());
+            digest.ids(&list.iter(&self.seat_links).map(&name).collect::<Vec<_>>());
         }
     }
 

@@ -18,11 +18,14 @@
 //!   the first in its queue, and if that reads to all readers directly behind it; they are ready.
 //! * Yield: all that are ready go first; after [`PASSES_PER_ENTRY`] rounds of yielding threads, the next entry too. So a
 //!   spinning handler cannot keep out the request that it waits for.
+//! * A child is ready at once, and behind its parent. A cycle that a join closes: the youngest lock operation on it gets
+//!   Deadlock.
 //! * Each selection of a thread is a round. Parameters do not concern it.
 //!
 //! Invariants: at most one thread runs; a lock has an entry only while somebody owns it or stands at it.
 
 use crate::cycles::Cycles;
+use crate::family::{Child, Families, ThreadId};
 use crate::locks::{LockIndex, Locks, Place};
 use crate::trace::{DigestWriter, Trace, Word};
 use crate::{
@@ -47,6 +50,7 @@ enum State {
     Enqueued,
     Waiting,
     Sleeping,
+    Joining,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,15 +66,30 @@ enum Pending {
 
 #[derive(Clone, Debug)]
 struct Thread {
-    position: u64,
+    id: ThreadId,
     state: State,
     pending: Option<Pending>,
     now: u64,
     /// Invariant: stands in `timers` exactly when set.
     deadline: Option<u64>,
+    /// Children that it has had.
+    born: u16,
+    /// The living child that it joins.
+    joins: Option<u32>,
+    /// Somebody waits for its end.
+    joined: bool,
 }
 
-const VACANT: Thread = Thread { position: 0, state: State::Vacant, pending: None, now: 0, deadline: None };
+const VACANT: Thread = Thread {
+    id: ThreadId::request(0),
+    state: State::Vacant,
+    pending: None,
+    now: 0,
+    deadline: None,
+    born: 0,
+    joins: None,
+    joined: false,
+};
 
 /// The policy.
 #[derive(Clone, Debug, Default)]
@@ -83,11 +102,12 @@ pub struct Sequential {
     threads: Vec<Thread>,
     locks: Locks,
     running: Option<u32>,
-    ready: BTreeSet<(u64, u32)>,
+    ready: BTreeSet<(ThreadId, u32)>,
     yielded: Vec<u32>,
     /// Rounds of the yielding threads left before the next entry.
     passes: u32,
-    timers: BTreeSet<(u64, u64, u32)>,
+    timers: BTreeSet<(u64, ThreadId, u32)>,
+    families: Families,
     now: u64,
     round: u64,
     /// Grants of the running thread since it was selected.
@@ -105,7 +125,10 @@ impl Scheduler for Sequential {
             Event::Operation { thread, operation } => self.operation(thread.0, operation, grants),
             Event::Entry(entry) => {
                 if let Entry::Request { thread, position, timestamp } = &entry {
-                    self.create(thread.0, *position, *timestamp);
+                    assert!(self.last_position < Some(*position), "positions ascend");
+                    self.last_position = Some(*position);
+                    self.create(thread.0, ThreadId::request(*position), *timestamp);
+                    self.unread += 1;
                 }
                 self.log.push_back(entry);
             }
@@ -136,18 +159,15 @@ impl Sequential {
         self.locks.len()
     }
 
-    fn create(&mut self, thread: u32, position: u64, timestamp: u64) {
-        assert!(self.last_position < Some(position), "positions ascend");
-        self.last_position = Some(position);
+    fn create(&mut self, thread: u32, id: ThreadId, now: u64) {
         let index = thread as usize;
         if self.threads.len() <= index {
             self.threads.resize(index + 1, VACANT);
         }
         self.locks.reserve(thread);
         assert_eq!(self.threads[index].state, State::Vacant, "the index of a live thread");
-        self.threads[index] = Thread { position, state: State::Fresh, now: timestamp, ..VACANT };
+        self.threads[index] = Thread { id, state: State::Fresh, now, ..VACANT };
         self.alive += 1;
-        self.unread += 1;
     }
 
     fn operation(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
@@ -219,7 +239,7 @@ impl Sequential {
         self.running = None;
         if !self.grants.is_empty() {
             let word = core::mem::take(&mut self.grants);
-            self.trace.fold(self.round, self.threads[thread as usize].position, word);
+            self.trace.fold(self.round, self.threads[thread as usize].id, word);
         }
     }
 
@@ -227,7 +247,7 @@ impl Sequential {
         let entry = &mut self.threads[thread as usize];
         entry.state = State::Ready;
         entry.pending = Some(pending);
-        self.ready.insert((entry.position, thread));
+        self.ready.insert((entry.id, thread));
     }
 
     // -- operations
@@ -255,14 +275,74 @@ impl Sequential {
                 self.stop(thread, State::Yielded);
                 self.yielded.push(thread);
             }
+            Operation::Spawn { thread: child } => {
+                let result = self.spawn(thread, child.0);
+                self.resume(thread, result, grants);
+            }
+            Operation::Join { child } => self.join(thread, child, grants),
             Operation::Finish => {
                 while let Some(lock) = self.locks.first_owned(thread) {
                     self.give_back(thread, lock);
                 }
                 self.stop(thread, State::Vacant);
-                self.alive -= 1;
+                self.finish(thread);
                 grants.push(Grant::Finished { thread: ThreadIndex(thread) });
             }
+        }
+    }
+
+    fn spawn(&mut self, parent: u32, child: u32) -> OperationResult {
+        let entry = &mut self.threads[parent as usize];
+        let (now, next) = (entry.now.max(self.now), Families::next(entry.id, entry.born));
+        let Some(id) = next else { return OperationResult::NotPossible };
+        entry.born += 1;
+        self.families.add(id, child);
+        self.create(child, id, now);
+        self.ready.insert((id, child));
+        OperationResult::Granted
+    }
+
+    fn join(&mut self, thread: u32, child: u16, grants: &mut Vec<Grant>) {
+        let id = self.threads[thread as usize].id;
+        match self.families.join(id, child, thread) {
+            None => self.resume(thread, OperationResult::NotPossible, grants),
+            Some(Child::Finished(_)) => self.resume(thread, OperationResult::Granted, grants),
+            Some(Child::Alive { thread: child, .. }) => {
+                self.threads[thread as usize].joins = Some(child);
+                self.threads[child as usize].joined = true;
+                self.stop(thread, State::Joining);
+                self.break_cycles(thread);
+            }
+        }
+    }
+
+    /// After a join. Several, because a lock is owned by several readers and a queue has many places.
+    fn break_cycles(&mut self, joiner: u32) {
+        let rank = |thread: u32| self.threads[thread as usize].id;
+        let joins = |thread: u32| self.threads[thread as usize].joins;
+        let mut victims = Vec::new();
+        while let Some(victim) = self.cycles.youngest(&self.locks, &[joiner], self.threads.len(), rank, joins) {
+            let Place::Queue(lock) = self.locks.place(victim) else { unreachable!("a victim queues at a lock") };
+            self.locks.leave(victim);
+            victims.push((victim, lock));
+        }
+        for (victim, lock) in victims {
+            self.disarm(victim);
+            self.make_ready(victim, Pending::Resume(OperationResult::Deadlock));
+            self.hand_over(lock);
+        }
+    }
+
+    /// The thread has come to its end.
+    fn finish(&mut self, thread: u32) {
+        let Thread { id, born, .. } = core::mem::replace(&mut self.threads[thread as usize], VACANT);
+        self.alive -= 1;
+        if born > 0 {
+            self.families.forget(id);
+        }
+        if let Some(joiner) = self.families.finished(id, self.round) {
+            self.threads[joiner as usize].joins = None;
+            self.make_ready(joiner, Pending::Resume(OperationResult::Granted));
         }
     }
 
@@ -285,9 +365,10 @@ impl Sequential {
             return self.resume(thread, result, grants);
         }
         self.locks.enqueue(thread, lock, mode);
-        // Who owns nothing, nobody waits for: a long queue costs a newcomer no search.
-        let may_close_cycle = self.locks.first_owned(thread).is_some();
-        if may_close_cycle && self.cycles.lies_on_cycle(&self.locks, thread, self.threads.len()) {
+        // Who owns nothing and is not joined, nobody waits for: a long queue costs a newcomer no search.
+        let may_close_cycle = self.locks.first_owned(thread).is_some() || self.threads[thread as usize].joined;
+        let joins = |thread: u32| self.threads[thread as usize].joins;
+        if may_close_cycle && self.cycles.lies_on_cycle(&self.locks, thread, self.threads.len(), joins) {
             self.locks.leave(thread);
             return self.resume(thread, OperationResult::Deadlock, grants);
         }
@@ -307,7 +388,7 @@ impl Sequential {
             // An heir: the order of everything that happens is one, so its grant is folded where it is made.
             let mut word = Word::default();
             word.grant(id, mode, writers_before);
-            self.trace.fold(self.round, self.threads[thread as usize].position, word);
+            self.trace.fold(self.round, self.threads[thread as usize].id, word);
         }
     }
 
@@ -379,13 +460,13 @@ impl Sequential {
         let entry = &mut self.threads[thread as usize];
         let deadline = entry.now.max(self.now).saturating_add(duration);
         entry.deadline = Some(deadline);
-        self.timers.insert((deadline, entry.position, thread));
+        self.timers.insert((deadline, entry.id, thread));
     }
 
     fn disarm(&mut self, thread: u32) {
         let entry = &mut self.threads[thread as usize];
         if let Some(deadline) = entry.deadline.take() {
-            self.timers.remove(&(deadline, entry.position, thread));
+            self.timers.remove(&(deadline, entry.id, thread));
         }
     }
 
@@ -427,20 +508,26 @@ impl Sequential {
 
     // -- what replicas compare
 
-    /// Everything that the rest of the log will meet, in canonical order. Fresh threads stand in the log.
+    /// Everything that the rest of the log will meet, in canonical order. Fresh requests stand in the log, fresh
+    /// children are ready; how far they have run ahead is local.
     fn digest(&self) -> [u8; 32] {
         let mut digest = DigestWriter::new("unisono sequential state");
         digest.words(&[self.round, self.cursor, self.now]);
         let mut threads: Vec<u32> = (0..self.threads.len() as u32)
-            .filter(|thread| !matches!(self.threads[*thread as usize].state, State::Vacant | State::Fresh))
+            .filter(|thread| match self.threads[*thread as usize] {
+                Thread { state: State::Vacant, .. } => false,
+                Thread { state: State::Fresh, id, .. } => !id.is_request(),
+                _ => true,
+            })
             .collect();
-        threads.sort_unstable_by_key(|thread| self.threads[*thread as usize].position);
+        threads.sort_unstable_by_key(|thread| self.threads[*thread as usize].id);
         digest.word(threads.len() as u64);
         for thread in threads {
             let entry = &self.threads[thread as usize];
-            digest.words(&[entry.position, entry.now, entry.state as u64]);
+            digest.id(entry.id);
+            digest.words(&[entry.now, entry.state as u64, entry.born.into()]);
             digest.option(entry.deadline);
-            match &entry.pending {
+            match entry.pending.as_ref().filter(|_| entry.state != State::Fresh) {
                 None => digest.word(0),
                 Some(Pending::Operation(operation)) => {
                     digest.word(1);
@@ -459,8 +546,9 @@ impl Sequential {
             digest.word(self.locks.owned(thread).count() as u64);
             self.locks.owned(thread).for_each(|(lock, _)| digest.lock(lock));
         }
-        self.locks.digest(&mut digest, |thread| self.threads[thread as usize].position);
-        digest.words(&self.yielded.iter().map(|thread| self.threads[*thread as usize].position).collect::<Vec<_>>());
+        self.locks.digest(&mut digest, |thread| self.threads[thread as usize].id);
+        self.families.digest(&mut digest);
+        digest.ids(&self.yielded.iter().map(|thread| self.threads[*thread as usize].id).collect::<Vec<_>>());
         digest.finish()
     }
 
@@ -473,8 +561,11 @@ impl Sequential {
         let count = |state: State| self.threads.iter().filter(|thread| thread.state == state).count();
         assert_eq!(count(State::Running), usize::from(self.running.is_some()), "one at a time");
         assert_eq!(self.alive, self.threads.len() - count(State::Vacant));
-        assert_eq!((self.ready.len(), self.yielded.len()), (count(State::Ready), count(State::Yielded)));
-        assert_eq!(self.unread, count(State::Fresh));
+        let fresh_children =
+            self.threads.iter().filter(|thread| thread.state == State::Fresh && !thread.id.is_request()).count();
+        assert_eq!(self.ready.len(), count(State::Ready) + fresh_children);
+        assert_eq!(self.yielded.len(), count(State::Yielded));
+        assert_eq!(self.unread, count(State::Fresh) - fresh_children);
         assert_eq!(self.timers.len(), self.threads.iter().filter(|thread| thread.deadline.is_some()).count());
         assert!(self.running.is_some() || self.ready.is_empty() && self.log.is_empty(), "whoever can run, runs");
         for (index, thread) in self.threads.iter().enumerate() {

@@ -10,6 +10,7 @@
 //! the lock or waited at it. That needs memory for locks in use only, and is the same everywhere because the state at
 //! the end of a round is.
 
+use crate::family::ThreadId;
 use crate::{LockId, Mode, Operation, OperationResult, Order, Parameters};
 
 /// One thread's grants within a round, or all rounds so far.
@@ -47,9 +48,13 @@ pub(crate) struct Trace {
 impl Trace {
     /// A thread's word of a round that ends, in slot order.
     #[inline]
-    pub(crate) fn fold(&mut self, round: u64, position: u64, word: Word) {
+    pub(crate) fn fold(&mut self, round: u64, thread: ThreadId, word: Word) {
         self.word.mix(round);
+        let [position, path @ ..] = thread.words();
         self.word.mix(position);
+        if !thread.is_request() {
+            path.into_iter().for_each(|word| self.word.mix(word));
+        }
         self.word.mix(word.0);
     }
 
@@ -83,6 +88,15 @@ impl DigestWriter {
     pub(crate) fn words(&mut self, words: &[u64]) {
         self.word(words.len() as u64);
         words.iter().for_each(|word| self.word(*word));
+    }
+
+    pub(crate) fn id(&mut self, thread: ThreadId) {
+        thread.words().iter().for_each(|word| self.word(*word));
+    }
+
+    pub(crate) fn ids(&mut self, threads: &[ThreadId]) {
+        self.word(threads.len() as u64);
+        threads.iter().for_each(|thread| self.id(*thread));
     }
 
     pub(crate) fn option(&mut self, word: Option<u64>) {
@@ -134,6 +148,9 @@ impl Operation {
             Operation::Sleep { duration } => digest.words(&[4, *duration]),
             Operation::Yield => digest.word(5),
             Operation::Finish => digest.word(6),
+            // The index is local; the child's name follows from its parent.
+            Operation::Spawn { thread: _ } => digest.word(7),
+            Operation::Join { child } => digest.words(&[8, (*child).into()]),
         }
     }
 }
@@ -181,7 +198,9 @@ mod tests {
     fn rounds_threads_and_marks_have_an_order() {
         let fold = |folds: &[(u64, u64)]| {
             let mut trace = Trace::default();
-            folds.iter().for_each(|(round, position)| trace.fold(*round, *position, word(&[(1, Mode::Write, 0)])));
+            folds.iter().for_each(|(round, position)| {
+                trace.fold(*round, ThreadId::request(*position), word(&[(1, Mode::Write, 0)]))
+            });
             trace.report(9)
         };
         assert_eq!(fold(&[(1, 5), (1, 6)]), fold(&[(1, 5), (1, 6)]));

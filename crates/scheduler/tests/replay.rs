@@ -43,6 +43,7 @@ fn replays(
         total.rounds += led.rounds;
         total.deadlocks += led.deadlocks;
         total.timeouts += led.timeouts;
+        total.joins += led.joins;
     }
     (different, first, total)
 }
@@ -54,6 +55,7 @@ fn uds_is_the_same_under_any_timing() {
     // The programs were worth it.
     assert!(total.reports.len() > 200 && total.rounds > 10_000, "{} {}", total.reports.len(), total.rounds);
     assert!(total.deadlocks > 50 && total.timeouts > 200, "{} {}", total.deadlocks, total.timeouts);
+    assert!(total.joins > 500, "{}", total.joins);
 }
 
 #[test]

@@ -294,6 +294,8 @@ impl Model {
             Operation::Unlock { lock } | Operation::Notify { lock, .. } => owns(self, *lock).is_some(),
             Operation::Wait { lock, .. } => owns(self, *lock) == Some(Mode::Write),
             Operation::Lock { lock, .. } => owns(self, *lock).is_none(),
+            // The model's programs have no children.
+            Operation::Spawn { .. } | Operation::Join { .. } => false,
             Operation::Sleep { .. } | Operation::Yield | Operation::Finish => true,
         };
         if !possible {
@@ -329,6 +331,7 @@ impl Model {
                 self.stop(id, State::Sleeping);
             }
             Operation::Yield => self.stop(id, State::Yielded),
+            Operation::Spawn { .. } | Operation::Join { .. } => unreachable!("not possible"),
             Operation::Finish => {
                 while let Some((_, lock, _)) = self.owned.iter().find(|own| own.0 == id).copied() {
                     self.give_back(id, lock);
@@ -476,11 +479,60 @@ impl Checked for Both {
 fn it_does_what_the_model_does() {
     let mut deadlocks = 0;
     for seed in 0..400 {
-        let scenario = Scenario::random(seed, Features::ALL);
+        let scenario = Scenario::random(seed, Features { children: false, ..Features::ALL });
         let timing = Timing::random(&mut Random::new(seed));
         let both = Both { real: Sequential::new(), model: Model::default() };
         let (_, outcome) = Executor::new(&scenario, Box::new(both), timing, seed).lead();
         deadlocks += outcome.deadlocks;
     }
     assert!(deadlocks > 20, "{deadlocks}");
+}
+
+// -- children
+
+#[test]
+fn children_run_when_their_parent_stops() {
+    let mut sequential = Sequential::new();
+    story(
+        &mut sequential,
+        "request 1      -> start 1
+         request 2      ->
+         1 spawn 7      -> 1 granted
+         1 spawn 8      -> 1 granted
+         8 sleep 5      ->                          # it was started ahead
+         1 join 2       -> start 7
+         7 finish       -> 7 finished, start 2      # 8 sleeps
+         2 finish       -> 2 finished
+         tick 5         -> 8 granted @5
+         8 finish       -> 8 finished, 1 granted @5
+         1 join 1       -> 1 granted @5
+         1 join 1       -> 1 not possible @5
+         1 finish       -> 1 finished",
+    );
+    assert_eq!(sequential.status().threads, 0);
+}
+
+#[test]
+fn a_cycle_through_a_join_is_broken_on_either_side() {
+    story(
+        &mut Sequential::new(),
+        "request 1      -> start 1
+         1 lock a       -> 1 granted
+         1 spawn 7      -> 1 granted
+         1 join 1       -> start 7
+         7 lock a       -> 7 deadlock               # the lock closes it
+         7 finish       -> 7 finished, 1 granted
+         1 finish       -> 1 finished",
+    );
+    story(
+        &mut Sequential::new(),
+        "request 1      -> start 1
+         1 lock a       -> 1 granted
+         1 spawn 7      -> 1 granted
+         1 sleep 5      -> start 7
+         7 lock a       ->
+         tick 5         -> 1 granted @5
+         1 join 1       -> 7 deadlock @5            # the join closes it
+         7 finish       -> 7 finished, 1 granted @5",
+    );
 }

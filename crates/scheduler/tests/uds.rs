@@ -224,6 +224,108 @@ fn what_is_not_possible_changes_nothing() {
     assert_eq!(uds.locks_in_use(), 0);
 }
 
+// -- children
+
+#[test]
+fn a_child_is_eligible_from_the_next_round_on_behind_its_parent() {
+    story(
+        &mut uds(3, 2),
+        "request 1      -> start 1
+         request 2      -> start 2
+         1 spawn 7      -> 1 granted
+         1 spawn 8      -> 1 granted
+         7 lock a       ->                          # it was started ahead
+         2 lock a       ->
+         1 lock a       -> 1 granted
+         1 finish       -> 2 granted, 1 finished
+         flush          ->
+         2 wait a       -> start 8, 7 granted       # 7 and 8 stand before 2, were it there",
+    );
+}
+
+#[test]
+fn a_join_returns_at_once_only_for_a_child_of_an_earlier_round() {
+    story(
+        &mut uds(2, 2),
+        "request 1      -> start 1
+         1 spawn 7      -> 1 granted
+         1 spawn 8      -> 1 granted
+         flush          ->
+         1 join 1       -> start 7, start 8
+         8 finish       -> 8 finished
+         7 finish       -> 7 finished, 1 granted
+         1 join 2       -> 1 granted                # 8 finished in the round before
+         1 join 2       -> 1 not possible           # once
+         1 join 3       -> 1 not possible
+         1 join 0       -> 1 not possible
+         1 finish       -> 1 finished",
+    );
+}
+
+#[test]
+fn what_is_left_of_a_join_when_the_log_is_used_up_needs_a_flush() {
+    let mut uds = uds(4, 2);
+    story(
+        &mut uds,
+        "request 1      -> start 1
+         1 spawn 7      -> 1 granted
+         tick 9         ->                          # closes the round
+         1 yield        -> 1 granted
+         1 yield        -> 1 granted
+         1 yield        -> start 7, 1 granted @9
+         7 finish       -> 7 finished
+         1 join 1       ->                          # 7 finished in this round",
+    );
+    assert!(uds.status().needs_flush && uds.status().parked == 1);
+    story(&mut uds, "flush -> 1 granted @9");
+    story(&mut uds, "1 finish -> 1 finished");
+    assert_eq!(uds.status().threads, 0);
+}
+
+#[test]
+fn children_outlive_their_parent() {
+    let mut uds = uds(1, 9);
+    story(
+        &mut uds,
+        "request 1      -> start 1
+         1 spawn 7      -> 1 granted
+         1 finish       -> 1 finished, start 7
+         7 spawn 1      -> 7 granted                # a child of the child
+         7 join 1       -> start 1
+         1 finish       -> 1 finished, 7 granted
+         7 finish       -> 7 finished",
+    );
+    assert_eq!((uds.status().threads, uds.status().needs_flush), (0, false));
+}
+
+#[test]
+fn a_child_that_wants_what_its_joining_parent_owns_is_the_victim() {
+    story(
+        &mut uds(2, 3),
+        "request 1      -> start 1
+         1 lock a       -> 1 granted
+         1 spawn 7      -> 1 granted
+         flush          ->
+         1 join 1       -> start 7
+         7 lock a       -> 7 deadlock               # its parent waits for it
+         7 finish       -> 7 finished, 1 granted",
+    );
+}
+
+#[test]
+fn a_join_closes_a_cycle_with_a_child_that_is_blocked_already() {
+    story(
+        &mut uds(1, 9),
+        "request 1      -> start 1
+         1 lock a       -> 1 granted
+         1 spawn 7      -> 1 granted
+         1 sleep 10     -> start 7
+         7 lock a       ->                          # its owner is parked: blocked
+         tick 10        -> 1 granted @10
+         1 join 1       -> 7 deadlock @10",
+    );
+}
+
 // -- wait queues
 
 #[test]

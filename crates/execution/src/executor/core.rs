@@ -3,7 +3,8 @@
 use super::settle::Settled;
 use super::starved::Starved;
 use super::{Notify, Settings};
-use crate::context::{Asked, Context, FaultKind, Thread};
+use crate::context::{Asked, Context, FaultKind, Name, Thread};
+use crate::family::Birth;
 use crate::keyed::HashKey;
 use crate::latch::{Latch, wait};
 use crate::object::{Objects, Registry};
@@ -16,12 +17,9 @@ use std::sync::{Arc, Condvar, MutexGuard};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use unisono_scheduler::{Entry, Event, Grant, Operation, OperationResult, RoundReport, Scheduler, Status, ThreadIndex};
-use unisono_types::{
-    Bytes, Digest, Done, Fault, MarkReport, Outcome, Position, RequestNumber, SequenceNumber, SessionId, Timestamp,
-    Work,
-};
+use unisono_types::{Bytes, Digest, Done, Fault, MarkReport, Outcome, Position, SequenceNumber, Timestamp, Work};
 
-type HandlerFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, UnknownOperation>> + Send>>;
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, UnknownOperation>> + Send>>;
 
 /// A service, its type forgotten: what begins a handler, and what names it.
 pub(super) struct Handlers {
@@ -77,9 +75,9 @@ struct State {
 /// A live thread, or a free place for one.
 struct Slot {
     phase: Phase,
-    position: Position,
-    session: SessionId,
-    number: RequestNumber,
+    name: Name,
+    /// The child whose Spawn is at the scheduler.
+    newborn: Option<u32>,
     /// The scheduler has let it begin.
     started: bool,
     /// Counts in `State::ahead`.
@@ -96,6 +94,10 @@ enum Phase {
     Free,
     /// Nobody has begun it.
     Fresh(Timestamp, Bytes),
+    /// A child whose Spawn is at the scheduler, with its parent's handler's name: it must not run ahead yet.
+    Unborn(Birth, &'static str),
+    /// A child that nobody has begun.
+    FreshChild(Timestamp, Birth, &'static str),
     /// In the ready queue.
     Ready,
     /// Being polled, or its operation is just being handed to the scheduler.
@@ -147,9 +149,11 @@ impl Core {
         Arc::new(Self { settings, key, handlers, state: Latch::new(state), work, idle })
     }
 
-    /// The seed of the random numbers of the thread at `position`.
-    pub(crate) fn seed(&self, position: Position) -> u64 {
-        self.key.hash(&position.0.to_le_bytes()) as u64
+    /// The seed of the random numbers of the thread at `position`, or of the child that `path` leads to.
+    pub(crate) fn seed(&self, position: Position, path: &[u16]) -> u64 {
+        let mut name = position.0.to_le_bytes().to_vec();
+        name.extend(path.iter().flat_map(|number| number.to_le_bytes()));
+        self.key.hash(&name) as u64
     }
 
     /// An operation that returns at once: unlock, notify.
@@ -271,15 +275,18 @@ impl Core {
         let slot = state.slot(thread);
         let answer = slot.answer.take();
         let phase = std::mem::replace(&mut slot.phase, Phase::Polled);
-        let (position, session, number) = (slot.position, slot.session, slot.number);
+        let fresh = matches!(phase, Phase::Fresh(..) | Phase::FreshChild(..)).then(|| slot.name.clone());
         let task = slot.task.take();
         state.polling += 1;
         drop(state);
 
-        let mut task = match (phase, task) {
-            (Phase::Fresh(now, operation), _) => self.begin(thread, (position, session, number), now, operation),
-            (_, Some(task)) => task,
-            (_, None) => unreachable!("a task is in its slot while nobody polls it"),
+        let mut task = match (phase, fresh, task) {
+            (Phase::Fresh(now, operation), Some(name), _) => self.begin(thread, &name, now, operation),
+            (Phase::FreshChild(now, birth, handler), Some(name), _) => {
+                self.begin_child(thread, &name, now, birth, handler)
+            }
+            (_, _, Some(task)) => task,
+            (_, _, None) => unreachable!("a task is in its slot while nobody polls it"),
         };
         if let Some((result, now)) = answer {
             task.thread.answer(result, now);
@@ -288,9 +295,13 @@ impl Core {
             let verdict = self.poll(task);
             state = self.state.lock();
             match verdict {
-                Verdict::Operation(asking, operation) => {
-                    if matches!(operation, Operation::Wait { .. } | Operation::Sleep { .. }) {
-                        state.settle(thread);
+                Verdict::Operation(asking, mut operation) => {
+                    match &mut operation {
+                        Operation::Wait { .. } | Operation::Sleep { .. } | Operation::Join { .. } => {
+                            state.settle(thread);
+                        }
+                        Operation::Spawn { thread: child } => *child = state.conceive(thread, &asking.thread),
+                        _ => {}
                     }
                     state.operation(thread, operation);
                     if on && let Some((result, now)) = state.slot(thread).answer.take() {
@@ -317,16 +328,24 @@ impl Core {
         }
     }
 
-    fn begin(
+    fn begin(self: &Arc<Self>, index: ThreadIndex, name: &Name, now: Timestamp, operation: Bytes) -> Task {
+        let handler = (self.handlers.name)(&operation);
+        let thread = Arc::new(Thread::new(Arc::clone(self), index, name, now, handler));
+        Task { future: (self.handlers.begin)(Context::new(Arc::clone(&thread)), operation), thread }
+    }
+
+    fn begin_child(
         self: &Arc<Self>,
         index: ThreadIndex,
-        request: (Position, SessionId, RequestNumber),
+        name: &Name,
         now: Timestamp,
-        operation: Bytes,
+        birth: Birth,
+        handler: &'static str,
     ) -> Task {
-        let name = (self.handlers.name)(&operation);
-        let thread = Arc::new(Thread::new(Arc::clone(self), index, request, now, name));
-        Task { future: (self.handlers.begin)(Context::new(Arc::clone(&thread)), operation), thread }
+        let mut thread = Thread::new(Arc::clone(self), index, name, now, handler);
+        thread.end = Some(Arc::clone(&birth.end));
+        let thread = Arc::new(thread);
+        Task { future: birth.begin(Context::new(Arc::clone(&thread))), thread }
     }
 
     /// Polls once. No latch of ours is held.
@@ -345,6 +364,9 @@ impl Core {
             Err(_) => Err(FaultKind::Panicked),
         };
         let handler = task.thread.handler;
+        if let (Err(fault), Some(end)) = (&outcome, &task.thread.end) {
+            *end.lock() = Some(*fault);
+        }
         task.tear_down();
         Verdict::End(match outcome {
             Err(fault) => Err(fault.of(handler)),
@@ -395,6 +417,13 @@ pub(super) fn start_worker(core: &Arc<Core>, number: usize) -> JoinHandle<()> {
         .expect("the operating system gives a thread when the process starts")
 }
 
+impl Slot {
+    fn new(phase: Phase, name: Name) -> Self {
+        let (newborn, answer, task) = (None, None, None);
+        Self { phase, name, newborn, started: false, ahead: false, settled: false, answer, task }
+    }
+}
+
 impl Task {
     /// Drops the handler's stack: guards and operations in it say nothing, and a panic of a destructor is the
     /// handler's own.
@@ -414,17 +443,8 @@ impl State {
         let entry = match work {
             Work::Request { position, timestamp, session, number, operation } => {
                 self.settled.add(position.sequence());
-                let index = self.place(Slot {
-                    phase: Phase::Fresh(timestamp, operation),
-                    position,
-                    session,
-                    number,
-                    started: false,
-                    ahead: false,
-                    settled: false,
-                    answer: None,
-                    task: None,
-                });
+                let name = Name { position, session, number, path: Vec::new() };
+                let index = self.place(Slot::new(Phase::Fresh(timestamp, operation), name));
                 self.forget_begun();
                 self.fresh.push_back(index);
                 Entry::Request { thread: ThreadIndex(index), position: position.0, timestamp: timestamp.0 }
@@ -437,6 +457,29 @@ impl State {
             }
         };
         self.handle(Event::Entry(entry));
+    }
+
+    /// A place for the child that the thread asks for; nobody begins it before the scheduler has let it be born.
+    fn conceive(&mut self, parent: ThreadIndex, thread: &Thread) -> ThreadIndex {
+        let (birth, name) = thread.take_birth().expect("who asks for a child has said which");
+        // The request's own thread settles for its decision; children run on.
+        let slot = Slot { settled: true, ..Slot::new(Phase::Unborn(birth, thread.handler), name) };
+        let child = self.place(slot);
+        self.slot(parent).newborn = Some(child);
+        ThreadIndex(child)
+    }
+
+    /// The Spawn has come to its result. A child's time begins where its parent's stands.
+    fn deliver(&mut self, child: u32, result: OperationResult, now: Timestamp) {
+        let slot = self.slot(ThreadIndex(child));
+        match std::mem::replace(&mut slot.phase, Phase::Free) {
+            Phase::Unborn(birth, handler) if result == OperationResult::Granted => {
+                slot.phase = Phase::FreshChild(now, birth, handler);
+                self.forget_begun();
+                self.fresh.push_back(child);
+            }
+            _ => self.free.push(child),
+        }
     }
 
     fn place(&mut self, slot: Slot) -> u32 {
@@ -470,7 +513,7 @@ impl State {
         self.selected(thread);
         // One that has begun ahead simply goes on.
         let slot = self.slot(thread);
-        let begins = matches!(slot.phase, Phase::Fresh(..)) && !slot.started;
+        let begins = matches!(slot.phase, Phase::Fresh(..) | Phase::FreshChild(..)) && !slot.started;
         slot.started = true;
         if begins {
             self.ready.push_back(thread.0);
@@ -481,6 +524,10 @@ impl State {
         self.selected(thread);
         let slot = self.slot(thread);
         slot.answer = Some((result, now));
+        if let Some(child) = slot.newborn.take() {
+            self.deliver(child, result, Timestamp(now));
+        }
+        let slot = self.slot(thread);
         // One that is polled has just asked: whoever polls it sees the answer.
         if matches!(slot.phase, Phase::Waiting) {
             slot.phase = Phase::Ready;
@@ -492,10 +539,13 @@ impl State {
         self.selected(thread);
         self.settle(thread);
         let slot = self.slot(thread);
-        let (position, session, number) = (slot.position, slot.session, slot.number);
+        let Name { position, session, number, ref path } = slot.name;
+        let is_child = !path.is_empty();
         if let Phase::Finishing(outcome) = std::mem::replace(&mut slot.phase, Phase::Free) {
             self.free.push(thread.0);
-            self.done.push(Done::Executed { position, session, number, outcome });
+            if !is_child {
+                self.done.push(Done::Executed { position, session, number, outcome });
+            }
         }
     }
 
@@ -531,7 +581,7 @@ impl State {
     fn settle(&mut self, thread: ThreadIndex) {
         let slot = self.slot(thread);
         if !std::mem::replace(&mut slot.settled, true) {
-            let sequence = slot.position.sequence();
+            let sequence = slot.name.position.sequence();
             self.settled.settle(sequence);
         }
     }
@@ -564,7 +614,7 @@ impl State {
 
     fn may_begin(&self, index: u32) -> bool {
         let slot = &self.slots[index as usize];
-        matches!(slot.phase, Phase::Fresh(..)) && !slot.started
+        matches!(slot.phase, Phase::Fresh(..) | Phase::FreshChild(..)) && !slot.started
     }
 
     fn begin_ahead(&mut self, candidate: usize) -> Option<u32> {

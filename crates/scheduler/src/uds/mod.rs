@@ -23,6 +23,7 @@ mod round;
 mod turns;
 
 use crate::cycles::Cycles;
+use crate::family::{Child, Families, ThreadId};
 use crate::locks::{LockIndex, Locks};
 use crate::trace::{Trace, Word};
 use crate::{
@@ -38,16 +39,12 @@ const NO_SLOT: u32 = u32::MAX;
 /// No thread.
 const NO_THREAD: u32 = u32::MAX;
 
-/// A thread's deterministic name: its place in the log. Threads are ordered by it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct ThreadId(u64);
-
 /// Where a thread is between two operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// No thread has this index.
     Vacant,
-    /// Never yet primary. Whether it computes already, or has come to its first operation, is local.
+    /// Never yet primary; a child stands in E all the same. Whether it computes already, or has come to its first operation, is local.
     Fresh,
     /// Computes as primary.
     Running,
@@ -65,6 +62,8 @@ enum State {
     Waiting,
     /// Until its deadline.
     Sleeping,
+    /// Until a child has finished.
+    Joining,
 }
 
 /// What a thread that does not run is to do when its turn comes.
@@ -90,10 +89,22 @@ struct Thread {
     now: u64,
     /// Invariant: stands in `timers` exactly when set.
     deadline: Option<u64>,
+    /// Children that it has had.
+    born: u16,
+    /// The living child that it joins.
+    joins: Option<u32>,
 }
 
-const VACANT: Thread =
-    Thread { id: ThreadId(0), state: State::Vacant, pending: None, slot: NO_SLOT, now: 0, deadline: None };
+const VACANT: Thread = Thread {
+    id: ThreadId::request(0),
+    state: State::Vacant,
+    pending: None,
+    slot: NO_SLOT,
+    now: 0,
+    deadline: None,
+    born: 0,
+    joins: None,
+};
 
 /// A primary of the round. What is hashed at its end stays when the thread is gone.
 #[derive(Clone, Debug)]
@@ -125,8 +136,13 @@ pub struct Uds {
     eligible: BTreeSet<(ThreadId, u32)>,
     /// Primaries of the round before that stay in E, in order of id; empty within a round.
     carried: Vec<u32>,
-    /// Notified in this round: they enter E at its end.
-    notified: Vec<u32>,
+    /// Notified or born in this round: they enter E at its end.
+    newcomers: Vec<u32>,
+    families: Families,
+    /// Began to join a living child in this round.
+    joining: Vec<u32>,
+    /// Parents whose child finished in this round: they enter E at its end.
+    joined: Vec<u32>,
     alive: usize,
     parked: usize,
 
@@ -163,6 +179,8 @@ pub struct Uds {
 #[derive(Clone, Debug, Default)]
 struct Scratch {
     enqueued: Vec<u32>,
+    /// Who may have closed a cycle: those that queue, and those that began to join.
+    suspects: Vec<u32>,
     victims: Vec<u32>,
     released: Vec<LockIndex>,
     blocked: Vec<u32>,
@@ -194,7 +212,9 @@ impl Scheduler for Uds {
             round: self.round,
             threads: self.alive,
             parked: self.parked,
-            needs_flush: self.active == 0 && self.log.is_empty() && self.alive > self.parked,
+            needs_flush: self.active == 0
+                && self.log.is_empty()
+                && (self.alive > self.parked || !self.joined.is_empty()),
             deadline: self.timers.first().map(|(deadline, ..)| *deadline),
         }
     }
@@ -216,7 +236,10 @@ impl Uds {
             timers: BTreeSet::new(),
             eligible: BTreeSet::new(),
             carried: Vec::new(),
-            notified: Vec::new(),
+            newcomers: Vec::new(),
+            families: Families::default(),
+            joining: Vec::new(),
+            joined: Vec::new(),
             alive: 0,
             parked: 0,
             round: 0,
@@ -253,7 +276,9 @@ impl Uds {
 
     fn entry(&mut self, entry: Entry, grants: &mut Vec<Grant>) {
         if let Entry::Request { thread, position, timestamp } = &entry {
-            self.create(thread.0, *position, *timestamp);
+            assert!(self.last_position < Some(*position), "positions ascend");
+            self.last_position = Some(*position);
+            self.create(thread.0, ThreadId::request(*position), *timestamp);
         }
         self.log.push_back(entry);
         if self.round == 0 {
@@ -263,16 +288,14 @@ impl Uds {
         }
     }
 
-    fn create(&mut self, thread: u32, position: u64, timestamp: u64) {
-        assert!(self.last_position < Some(position), "positions ascend");
-        self.last_position = Some(position);
+    fn create(&mut self, thread: u32, id: ThreadId, now: u64) {
         let index = thread as usize;
         if self.threads.len() <= index {
             self.threads.resize(index + 1, VACANT);
         }
         self.locks.reserve(thread);
         assert_eq!(self.threads[index].state, State::Vacant, "the index of a live thread");
-        self.threads[index] = Thread { id: ThreadId(position), state: State::Fresh, now: timestamp, ..VACANT };
+        self.threads[index] = Thread { id, state: State::Fresh, now, ..VACANT };
         self.alive += 1;
     }
 
@@ -406,6 +429,11 @@ impl Uds {
                 self.arm(thread, duration);
                 self.park(thread, State::Sleeping, grants);
             }
+            Operation::Spawn { thread: child } => {
+                let result = self.spawn(thread, child.0);
+                self.resume(thread, result, grants);
+            }
+            Operation::Join { child } => self.join(thread, child, grants),
             Operation::Finish => self.finish(thread, grants),
             Operation::Lock { .. } | Operation::Yield => unreachable!("needs a step"),
         }
@@ -454,7 +482,7 @@ impl Uds {
             entry.state = State::NotPrimary;
             entry.pending = Some(Pending::Relock { lock, result: OperationResult::Granted });
             self.parked -= 1;
-            self.notified.push(waiter);
+            self.newcomers.push(waiter);
             if !all {
                 break;
             }
@@ -477,6 +505,36 @@ impl Uds {
         self.park(thread, State::Waiting, grants);
     }
 
+    fn spawn(&mut self, parent: u32, child: u32) -> OperationResult {
+        let entry = &mut self.threads[parent as usize];
+        let (now, next) = (entry.now.max(self.now), Families::next(entry.id, entry.born));
+        let Some(id) = next else { return OperationResult::NotPossible };
+        entry.born += 1;
+        self.families.add(id, child);
+        self.create(child, id, now);
+        self.newcomers.push(child);
+        OperationResult::Granted
+    }
+
+    /// A child that finished in an earlier round is there at once; one that finished in this round is not, because
+    /// whether it was before or after this operation is local.
+    fn join(&mut self, thread: u32, child: u16, grants: &mut Vec<Grant>) {
+        let id = self.threads[thread as usize].id;
+        match self.families.join(id, child, thread) {
+            None => self.resume(thread, OperationResult::NotPossible, grants),
+            Some(Child::Finished(round)) if round < self.round => self.resume(thread, OperationResult::Granted, grants),
+            Some(Child::Finished(_)) => {
+                self.joined.push(thread);
+                self.park(thread, State::Joining, grants);
+            }
+            Some(Child::Alive { thread: child, .. }) => {
+                self.threads[thread as usize].joins = Some(child);
+                self.joining.push(thread);
+                self.park(thread, State::Joining, grants);
+            }
+        }
+    }
+
     /// A running thread leaves E and with it the round.
     fn park(&mut self, thread: u32, state: State, grants: &mut Vec<Grant>) {
         self.threads[thread as usize].state = state;
@@ -490,8 +548,15 @@ impl Uds {
             self.hand_over(lock, grants);
         }
         self.leave_round(thread, grants);
-        self.threads[thread as usize] = VACANT;
+        let Thread { id, born, .. } = core::mem::replace(&mut self.threads[thread as usize], VACANT);
         self.alive -= 1;
+        if born > 0 {
+            self.families.forget(id);
+        }
+        if let Some(joiner) = self.families.finished(id, self.round) {
+            self.threads[joiner as usize].joins = None;
+            self.joined.push(joiner);
+        }
         grants.push(Grant::Finished { thread: ThreadIndex(thread) });
     }
 

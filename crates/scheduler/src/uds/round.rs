@@ -94,10 +94,15 @@ impl Uds {
         let all_were_primary = self.eligible.is_empty();
         self.resolve_waiting(); // 1
         self.now = self.next_now; // 2
-        for thread in core::mem::take(&mut self.notified) {
+        while let Some(thread) = self.newcomers.pop() {
             self.enter(thread); // 3
         }
-        self.fire_timers(); // 4
+        while let Some(thread) = self.joined.pop() {
+            self.settle_later(thread, OperationResult::Granted); // 4
+            self.parked -= 1;
+            self.enter(thread);
+        }
+        self.fire_timers();
         if let Some(parameters) = self.reconfigure.take().filter(|parameters| *parameters != self.parameters) {
             self.turns = Turns::new(&parameters); // 5
             self.parameters = parameters;
@@ -117,8 +122,9 @@ impl Uds {
     /// released. What is left of the primaries is carried over, to retry with a new step.
     fn resolve_waiting(&mut self) {
         let mut scratch = core::mem::take(&mut self.scratch);
-        let Scratch { enqueued, victims, released, blocked, cycles } = &mut scratch;
+        let Scratch { enqueued, suspects, victims, released, blocked, cycles } = &mut scratch;
         enqueued.clear();
+        suspects.clear();
         victims.clear();
         for slot in self.slots.iter().filter(|slot| slot.thread != NO_THREAD) {
             let state = core::mem::replace(&mut self.threads[slot.thread as usize].state, State::NotPrimary);
@@ -126,9 +132,11 @@ impl Uds {
                 enqueued.push(slot.thread);
             }
         }
-        if !enqueued.is_empty() {
+        suspects.extend(enqueued.iter().copied().chain(self.joining.drain(..)));
+        if !suspects.is_empty() {
             let rank = |thread: u32| self.threads[thread as usize].id;
-            while let Some(victim) = cycles.youngest(&self.locks, enqueued, self.threads.len(), rank) {
+            let joins = |thread: u32| self.threads[thread as usize].joins;
+            while let Some(victim) = cycles.youngest(&self.locks, suspects, self.threads.len(), rank, joins) {
                 self.locks.leave(victim);
                 victims.push(victim);
             }
@@ -172,7 +180,7 @@ impl Uds {
     }
 
     fn has_parked_owner(&self, lock: LockIndex) -> bool {
-        let parked = |state| matches!(state, State::Waiting | State::Sleeping | State::Blocked);
+        let parked = |state| matches!(state, State::Waiting | State::Sleeping | State::Blocked | State::Joining);
         self.locks.owners(lock).any(|owner| parked(self.threads[owner as usize].state))
     }
 
@@ -199,10 +207,12 @@ impl Uds {
         self.parked -= 1;
     }
 
-    /// The thread enters E; it has something pending.
+    /// The thread enters E; it has something pending, or has just been born.
     fn enter(&mut self, thread: u32) {
         let entry = &mut self.threads[thread as usize];
-        entry.state = State::NotPrimary;
+        if entry.state != State::Fresh {
+            entry.state = State::NotPrimary;
+        }
         self.eligible.insert((entry.id, thread));
         self.progress = true;
     }
@@ -248,7 +258,7 @@ impl Uds {
     /// Step 6: the grants of the round, in slot order.
     fn fold_grants(&mut self) {
         for slot in self.slots.iter().filter(|slot| !slot.grants.is_empty()) {
-            self.trace.fold(self.round, slot.id.0, slot.grants);
+            self.trace.fold(self.round, slot.id, slot.grants);
         }
     }
 
@@ -325,22 +335,28 @@ impl Uds {
         RoundReport { mark, round: self.round, grants: self.trace.report(self.round), state: self.digest() }
     }
 
-    /// Everything that the rest of the log will meet, in canonical order. Fresh threads stand in the log behind the
-    /// cursor: how far they have run ahead is local.
+    /// Everything that the rest of the log will meet, in canonical order. Requests that are fresh stand in the log
+    /// behind the cursor; of children that are fresh only the name and the time count: how far they have run ahead is
+    /// local.
     fn digest(&self) -> [u8; 32] {
         let mut digest = DigestWriter::new("unisono uds state");
         self.parameters.digest(&mut digest);
         digest.words(&[self.round, self.cursor, self.now, self.boost.into(), self.held.into(), self.stuck.into()]);
         let mut threads: Vec<u32> = (0..self.threads.len() as u32)
-            .filter(|thread| !matches!(self.threads[*thread as usize].state, State::Vacant | State::Fresh))
+            .filter(|thread| match self.threads[*thread as usize] {
+                Thread { state: State::Vacant, .. } => false,
+                Thread { state: State::Fresh, id, .. } => !id.is_request(),
+                _ => true,
+            })
             .collect();
         threads.sort_unstable_by_key(|thread| self.threads[*thread as usize].id);
         digest.word(threads.len() as u64);
         for thread in threads {
             let entry = &self.threads[thread as usize];
-            digest.words(&[entry.id.0, entry.now, entry.state as u64]);
+            digest.id(entry.id);
+            digest.words(&[entry.now, entry.state as u64, entry.born.into()]);
             digest.option(entry.deadline);
-            match &entry.pending {
+            match entry.pending.as_ref().filter(|_| entry.state != State::Fresh) {
                 None => digest.word(0),
                 Some(Pending::Operation(operation)) => {
                     digest.word(1);
@@ -359,7 +375,8 @@ impl Uds {
             digest.word(self.locks.owned(thread).count() as u64);
             self.locks.owned(thread).for_each(|(lock, _)| digest.lock(lock));
         }
-        self.locks.digest(&mut digest, |thread| self.threads[thread as usize].id.0);
+        self.locks.digest(&mut digest, |thread| self.threads[thread as usize].id);
+        self.families.digest(&mut digest);
         digest.finish()
     }
 
@@ -388,11 +405,13 @@ impl Uds {
         self.locks.invariants();
         let count = |states: &[State]| self.threads.iter().filter(|thread| states.contains(&thread.state)).count();
         assert_eq!(self.alive, self.threads.len() - count(&[State::Vacant]));
-        assert_eq!(self.parked, count(&[State::Waiting, State::Sleeping, State::Blocked]));
+        assert_eq!(self.parked, count(&[State::Waiting, State::Sleeping, State::Blocked, State::Joining]));
         assert_eq!(self.timers.len(), self.threads.iter().filter(|thread| thread.deadline.is_some()).count());
+        let fresh_children =
+            self.threads.iter().filter(|thread| thread.state == State::Fresh && !thread.id.is_request());
         assert_eq!(
-            self.eligible.len() + self.carried.len() + self.notified.len(),
-            count(&[State::NotPrimary]),
+            self.eligible.len() + self.carried.len() + self.newcomers.len(),
+            count(&[State::NotPrimary]) + fresh_children.count(),
             "who has something to do stands in exactly one list"
         );
         for (index, thread) in self.threads.iter().enumerate() {

@@ -3,7 +3,7 @@
 //! Watches from outside: owners per lock, results, reports.
 
 use super::program::{Answer, LOCKS, Object, Scenario, Task, Wish, lock_id, random_parameters};
-use super::{Checked, Random};
+use super::{Checked, Random, mix};
 use std::collections::{BTreeMap, VecDeque};
 use unisono_scheduler::{
     Entry, Event, Grant, LockId, Mode, Operation, OperationResult, Parameters, RoundReport, ThreadIndex,
@@ -33,12 +33,15 @@ pub struct Outcome {
     pub left: (usize, usize),
     pub deadlocks: usize,
     pub timeouts: usize,
+    pub joins: usize,
 }
 
 #[derive(Clone)]
 struct Running {
     task: Task,
-    position: u64,
+    /// Position of a request; of a child a mix of its parent's name and its number.
+    name: u64,
+    children: u64,
     begun: bool,
     /// The operation it waits for.
     pending: Option<Operation>,
@@ -214,13 +217,7 @@ impl<'a> Executor<'a> {
         self.entries += 1;
         let entry = match entry {
             LogEntry::Request(program) => {
-                let running = Running { task: Task::new(*program, position), position, begun: false, pending: None };
-                let reused = if self.timing.reuse || self.free.len() > 20 { self.free.pop_front() } else { None };
-                let thread = reused.unwrap_or_else(|| {
-                    self.threads.push(None);
-                    self.threads.len() as u32 - 1
-                });
-                self.threads[thread as usize] = Some(running);
+                let thread = self.place(*program, position);
                 self.fresh.push(thread);
                 Entry::Request { thread: ThreadIndex(thread), position, timestamp: self.time }
             }
@@ -238,6 +235,18 @@ impl<'a> Executor<'a> {
         self.handle(Event::Entry(entry));
     }
 
+    /// A new thread; nobody has begun it.
+    fn place(&mut self, program: usize, name: u64) -> u32 {
+        let reused = if self.timing.reuse || self.free.len() > 20 { self.free.pop_front() } else { None };
+        let thread = reused.unwrap_or_else(|| {
+            self.threads.push(None);
+            self.threads.len() as u32 - 1
+        });
+        let task = Task::new(program, name);
+        self.threads[thread as usize] = Some(Running { task, name, children: 0, begun: false, pending: None });
+        thread
+    }
+
     fn handle(&mut self, event: Event) {
         let mut grants = std::mem::take(&mut self.grants);
         self.scheduler.handle(event, &mut grants);
@@ -251,7 +260,7 @@ impl<'a> Executor<'a> {
                 Grant::Finished { thread } => {
                     let running = self.threads[thread.0 as usize].take().expect("a live thread");
                     assert_eq!(running.pending, Some(Operation::Finish));
-                    self.outcome.results.insert(running.position, running.task.seen);
+                    self.outcome.results.insert(running.name, running.task.seen);
                     self.free.push_back(thread.0);
                 }
                 Grant::Marked(report) => self.outcome.reports.push(report),
@@ -276,9 +285,24 @@ impl<'a> Executor<'a> {
     fn note(&mut self, thread: u32, result: OperationResult) {
         let running = self.threads[thread as usize].as_mut().expect("a live thread");
         let operation = running.pending.take().expect("a result needs an operation");
-        let position = running.position;
+        let name = running.name;
         self.outcome.deadlocks += usize::from(result == OperationResult::Deadlock);
         self.outcome.timeouts += usize::from(result == OperationResult::TimedOut);
+        match (&operation, result) {
+            (Operation::Spawn { thread: child }, OperationResult::Granted) => {
+                running.children += 1;
+                self.fresh.push(child.0);
+            }
+            (Operation::Spawn { thread: child }, _) => {
+                self.threads[child.0 as usize] = None;
+                self.free.push_back(child.0);
+            }
+            (Operation::Join { child }, OperationResult::Granted) => {
+                running.task.seen = mix(running.task.seen, self.outcome.results[&mix(name, u64::from(*child))]);
+                self.outcome.joins += 1;
+            }
+            _ => {}
+        }
         let owned = match (operation, result) {
             (Operation::Lock { lock, mode, .. }, OperationResult::Granted) => Some((lock, mode)),
             (Operation::Wait { lock, .. }, OperationResult::Granted | OperationResult::TimedOut) => {
@@ -291,7 +315,7 @@ impl<'a> Executor<'a> {
             let alone = holders.is_empty() || mode == Mode::Read && holders.iter().all(|(_, mode)| *mode == Mode::Read);
             assert!(alone, "two owners of {lock:?}");
             holders.push((thread, mode));
-            self.outcome.owners.entry(lock).or_default().push((position, mode == Mode::Write));
+            self.outcome.owners.entry(lock).or_default().push((name, mode == Mode::Write));
         }
     }
 
@@ -313,8 +337,8 @@ impl<'a> Executor<'a> {
     /// One of the running tasks takes a step.
     fn step(&mut self) {
         let chosen = self.random.below(self.running.len() as u64) as usize;
-        let position = self.threads[self.running[chosen].0 as usize].as_ref().expect("a live thread").position;
-        if position.wrapping_mul(self.timing.slow).is_multiple_of(5) && self.random.percent(80) {
+        let name = self.threads[self.running[chosen].0 as usize].as_ref().expect("a live thread").name;
+        if name.wrapping_mul(self.timing.slow).is_multiple_of(5) && self.random.percent(80) {
             return;
         }
         let (thread, answer) = self.running.swap_remove(chosen);
@@ -326,6 +350,12 @@ impl<'a> Executor<'a> {
                 assert!(holders.iter().any(|(holder, _)| *holder == thread), "an object without its lock");
                 let value = self.outcome.objects[lock].access(access);
                 self.running.push((thread, Answer::Value(value)));
+            }
+            Wish::Spawn(program) => {
+                let name = mix(running.name, running.children + 1);
+                let operation = Operation::Spawn { thread: ThreadIndex(self.place(program, name)) };
+                self.threads[thread as usize].as_mut().expect("a live thread").pending = Some(operation.clone());
+                self.handle(Event::Operation { thread: ThreadIndex(thread), operation });
             }
             Wish::Operation(operation) => {
                 running.pending = Some(operation.clone());

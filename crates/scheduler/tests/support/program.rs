@@ -33,6 +33,10 @@ pub enum Step {
     },
     Sleep(u64),
     Yield,
+    /// A child that runs this program.
+    Spawn(usize),
+    /// Joins the oldest child that was not joined.
+    Join,
     /// Operations that are not possible; without any effect.
     Nonsense(usize),
 }
@@ -49,6 +53,7 @@ pub struct Features {
     /// Locks kept while asleep or waiting.
     pub hold_parked: bool,
     pub yields: bool,
+    pub children: bool,
     pub readers: bool,
     pub nonsense: bool,
     /// Locks left to Finish.
@@ -63,6 +68,7 @@ impl Features {
         time: true,
         hold_parked: true,
         yields: true,
+        children: true,
         readers: true,
         nonsense: true,
         forget: true,
@@ -93,12 +99,22 @@ impl Scenario {
                 programs.push(vec![Step::Produce { lock, queue, all: false }]);
             }
         }
+        // Children have programs of their own, and they may have children, whose programs come before.
+        let mut children = Vec::new();
+        for _ in 0..random.below(6) * u64::from(features.children) {
+            let mut steps = Vec::new();
+            block(&mut random, hot, features, &mut steps);
+            family_block(&mut random, hot, features, &children, &mut steps);
+            children.push(programs.len());
+            programs.push(steps);
+        }
         let mut requests = Vec::new();
         for _ in 0..8 + random.below(50) {
             requests.push(programs.len());
             let mut steps = Vec::new();
             for _ in 0..1 + random.below(4) {
                 block(&mut random, hot, features, &mut steps);
+                family_block(&mut random, hot, features, &children, &mut steps);
             }
             programs.push(steps);
         }
@@ -151,6 +167,27 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
     }
 }
 
+/// Spawns children of the given programs and joins them: some, all, or none, now and then with a lock in hand.
+fn family_block(random: &mut Random, hot: usize, features: Features, children: &[usize], steps: &mut Vec<Step>) {
+    if children.is_empty() || !random.percent(25) {
+        return;
+    }
+    let lock = random.below(hot.min(FIRST_TOKEN_LOCK) as u64) as usize;
+    let holds = features.hold_parked && random.percent(25);
+    if holds {
+        steps.extend([Step::Lock(lock), Step::Touch(lock)]);
+    }
+    let count = 1 + random.below(3);
+    for _ in 0..count {
+        steps.push(Step::Spawn(children[random.below(children.len() as u64) as usize]));
+    }
+    block(random, hot, features, steps);
+    steps.extend((0..random.below(count + 1)).map(|_| Step::Join));
+    if holds {
+        steps.push(Step::Unlock(lock));
+    }
+}
+
 pub fn random_parameters(random: &mut Random) -> Parameters {
     let most = if random.percent(30) { 2 } else { 12 };
     let primaries = 1 + random.below(most) as u32;
@@ -169,6 +206,8 @@ pub enum Wish {
     Compute,
     Value(usize, Access),
     Operation(Operation),
+    /// A child that runs this program; the host names it.
+    Spawn(usize),
 }
 
 /// What it does with the object behind a lock it owns.
@@ -228,6 +267,9 @@ pub struct Task {
     pub seen: u64,
     chosen: usize,
     held: Vec<usize>,
+    /// Had, and joined.
+    born: u16,
+    joined: u16,
     aborted: bool,
 }
 
@@ -237,7 +279,17 @@ pub fn lock_id(lock: usize) -> LockId {
 
 impl Task {
     pub fn new(program: usize, position: u64) -> Task {
-        Task { program, line: 0, part: 0, seen: mix(1, position), chosen: 0, held: vec![], aborted: false }
+        Task {
+            program,
+            line: 0,
+            part: 0,
+            seen: mix(1, position),
+            chosen: 0,
+            held: vec![],
+            born: 0,
+            joined: 0,
+            aborted: false,
+        }
     }
 
     pub fn next(&mut self, programs: &[Vec<Step>], answer: Answer) -> Wish {
@@ -355,6 +407,15 @@ impl Task {
             (Step::Produce { lock, .. }, 4) => self.unlock(*lock),
             (Step::Sleep(duration), 0) => Some(Wish::Operation(Operation::Sleep { duration: *duration })),
             (Step::Yield, 0) => Some(Wish::Operation(Operation::Yield)),
+            (Step::Spawn(program), 0) => Some(Wish::Spawn(*program)),
+            (Step::Spawn(_), _) => {
+                self.born += 1;
+                self.end_line()
+            }
+            (Step::Join, 0) if self.joined < self.born => {
+                self.joined += 1;
+                Some(Wish::Operation(Operation::Join { child: self.joined }))
+            }
             (Step::Nonsense(lock), part) if part > 0 || !self.held.contains(lock) => match part {
                 0 => Some(Wish::Operation(Operation::Unlock { lock: lock_id(*lock) })),
                 1 => Some(Wish::Operation(Operation::Notify { lock: lock_id(*lock), queue: QueueId(0), all: true })),
@@ -366,7 +427,9 @@ impl Task {
                     true => self.lock(*lock, Mode::Read, Some(5)),
                     false => self.end_line(),
                 },
-                5 => self.unlock(*lock),
+                5 => Some(Wish::Operation(Operation::Join { child: self.born + 1 })),
+                6 => Some(Wish::Operation(Operation::Join { child: 0 })),
+                7 => self.unlock(*lock),
                 _ => self.end_line(),
             },
             _ => self.end_line(),
