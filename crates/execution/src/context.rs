@@ -119,7 +119,7 @@ impl Context {
         match self.operation(operation).await {
             OperationResult::Granted | OperationResult::TimedOut => {}
             OperationResult::Deadlock => self.end(FaultKind::Deadlock).await,
-            OperationResult::NotPossible => self.end(FaultKind::AlreadyOwned).await,
+            OperationResult::NotPossible | OperationResult::Occupied => self.end(FaultKind::AlreadyOwned).await,
         }
     }
 

@@ -5,6 +5,7 @@
 //!   context      a deterministic thread as its handler sees it: time, randomness, waiting
 //!   family       children of a request, and joining them
 //!   primitives   Mutex, RwLock, Table and their guards: the only way to shared state
+//!   semaphore    permits, from a lock and its wait queue
 //!   value        what may be shared, handed to a closure, and returned from it
 //!   object       where values live, which changed;   tree: the Merkle tree over them
 //!   executor     tasks, workers, grants;   Work in, Done out
@@ -22,6 +23,7 @@ mod keyed;
 mod latch;
 mod object;
 mod primitives;
+mod semaphore;
 mod service;
 mod tree;
 mod value;
@@ -35,6 +37,7 @@ pub use executor::{Executor, Notify, Settings};
 pub use family::{JoinHandle, TooManyChildren};
 pub use object::Objects;
 pub use primitives::{Guard, LockError, Mutex, ReadGuard, RwLock, Table};
+pub use semaphore::Semaphore;
 pub use service::{CallError, Invoke, Service, State, UnknownOperation};
 pub use unisono_scheduler::QueueId;
 pub use unisono_types::{Fault, Timestamp, borsh};

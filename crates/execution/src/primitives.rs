@@ -11,7 +11,7 @@
 //! take all locks before the first write.
 //!
 //! A condition variable is a wait queue of a lock: numbered, 0 if there is only one. Semaphores and barriers are built
-//! from a lock and its queues.
+//! from a lock and its queues; [`Semaphore`](crate::Semaphore) is one.
 
 use crate::context::{Context, FaultKind};
 use crate::object::{Cell, Home, Kind, Objects, label, no_label};
@@ -119,6 +119,13 @@ impl<K, V: Value> Clone for Table<K, V> {
 }
 
 impl<T: Value> Mutex<T> {
+    /// Owns the lock if nobody else does. `None` also when the thread owns it itself. The answer comes when all threads of
+    /// the round have done what they could: before that it would depend on who unlocks first. It is no cheap operation.
+    pub fn try_lock<'cx>(&self, cx: &'cx Context) -> impl Future<Output = Option<Guard<'cx, T>>> + Send + use<'cx, T> {
+        let request = self.0.request(Mode::Write, None);
+        async move { request.glance(cx).await.map(Guard) }
+    }
+
     /// Owns the lock. Ends the handler when that can never be.
     pub fn lock<'cx>(&self, cx: &'cx Context) -> impl Future<Output = Guard<'cx, T>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Write, None);
@@ -146,6 +153,21 @@ impl<T: Value> Mutex<T> {
 }
 
 impl<T: Value> RwLock<T> {
+    /// [`Mutex::try_lock`], to own the lock together with other readers.
+    pub fn try_read<'cx>(
+        &self,
+        cx: &'cx Context,
+    ) -> impl Future<Output = Option<ReadGuard<'cx, T>>> + Send + use<'cx, T> {
+        let request = self.0.request(Mode::Read, None);
+        async move { request.glance(cx).await.map(ReadGuard) }
+    }
+
+    /// [`Mutex::try_lock`].
+    pub fn try_write<'cx>(&self, cx: &'cx Context) -> impl Future<Output = Option<Guard<'cx, T>>> + Send + use<'cx, T> {
+        let request = self.0.request(Mode::Write, None);
+        async move { request.glance(cx).await.map(Guard) }
+    }
+
     /// Owns the lock together with other readers. Ends the handler when that can never be.
     pub fn read<'cx>(&self, cx: &'cx Context) -> impl Future<Output = ReadGuard<'cx, T>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Read, None);
@@ -216,6 +238,26 @@ impl<K: Key, V: Value> Table<K, V> {
         async move { request.attempt(cx).await.map(Guard) }
     }
 
+    /// [`Mutex::try_lock`], for a row.
+    pub fn try_lock<'cx>(
+        &self,
+        cx: &'cx Context,
+        key: K,
+    ) -> impl Future<Output = Option<Guard<'cx, V>>> + Send + use<'cx, K, V> {
+        let request = self.request(&key, Mode::Write, None);
+        async move { request.glance(cx).await.map(Guard) }
+    }
+
+    /// [`RwLock::try_read`], for a row.
+    pub fn try_read<'cx>(
+        &self,
+        cx: &'cx Context,
+        key: K,
+    ) -> impl Future<Output = Option<ReadGuard<'cx, V>>> + Send + use<'cx, K, V> {
+        let request = self.request(&key, Mode::Read, None);
+        async move { request.glance(cx).await.map(ReadGuard) }
+    }
+
     /// Owns the row's lock together with other readers. Ends the handler when that can never be.
     pub fn read<'cx>(
         &self,
@@ -276,17 +318,26 @@ impl<T: Value> Request<T> {
     async fn attempt(self, cx: &Context) -> Result<Hold<'_, T>, LockError> {
         let operation = Operation::Lock { lock: self.lock, mode: self.mode, timeout: self.timeout };
         match cx.operation(operation).await {
-            OperationResult::Granted => {
-                let cell = match self.place {
-                    Place::Whole(cell) => cell,
-                    Place::Row(key) => self.home.row(key),
-                };
-                Ok(Hold { cx, lock: self.lock, home: self.home, cell, held: true })
-            }
+            OperationResult::Granted => Ok(self.hold(cx)),
             OperationResult::TimedOut => Err(LockError::TimedOut),
             OperationResult::Deadlock => Err(LockError::Deadlock),
-            OperationResult::NotPossible => Err(LockError::AlreadyOwned),
+            OperationResult::NotPossible | OperationResult::Occupied => Err(LockError::AlreadyOwned),
         }
+    }
+
+    /// `None`: somebody stands against it, or the thread owns it already.
+    async fn glance(self, cx: &Context) -> Option<Hold<'_, T>> {
+        let operation = Operation::Try { lock: self.lock, mode: self.mode };
+        let granted = cx.operation(operation).await == OperationResult::Granted;
+        granted.then(|| self.hold(cx))
+    }
+
+    fn hold(self, cx: &Context) -> Hold<'_, T> {
+        let cell = match self.place {
+            Place::Whole(cell) => cell,
+            Place::Row(key) => self.home.row(key),
+        };
+        Hold { cx, lock: self.lock, home: self.home, cell, held: true }
     }
 
     async fn must(self, cx: &Context) -> Hold<'_, T> {
@@ -411,7 +462,7 @@ impl<'cx, T: Value> Guard<'cx, T> {
             match result {
                 OperationResult::Granted | OperationResult::TimedOut => self.0.held = true,
                 OperationResult::Deadlock => cx.end(FaultKind::Deadlock).await,
-                OperationResult::NotPossible => cx.end(FaultKind::AlreadyOwned).await,
+                OperationResult::NotPossible | OperationResult::Occupied => cx.end(FaultKind::AlreadyOwned).await,
             }
             (self, result == OperationResult::TimedOut)
         }

@@ -100,6 +100,13 @@ pub enum Operation {
         /// Give up after this long.
         timeout: Option<u64>,
     },
+    /// Own a lock if nobody stands against it at the end of the round: sooner, it would depend on who unlocks first.
+    Try {
+        /// Which.
+        lock: LockId,
+        /// How.
+        mode: Mode,
+    },
     /// Give a lock back. Returns at once.
     Unlock {
         /// Which.
@@ -184,6 +191,8 @@ pub enum OperationResult {
     Deadlock,
     /// The thread owns that lock already (or, for unlock, wait and notify, does not own it). Nothing happened.
     NotPossible,
+    /// A try: somebody stands against it.
+    Occupied,
 }
 
 /// What all replicas agree on at the end of a round closed by a Mark.

@@ -18,6 +18,7 @@
 //!   the first in its queue, and if that reads to all readers directly behind it; they are ready.
 //! * Yield: all that are ready go first; after [`PASSES_PER_ENTRY`] rounds of yielding threads, the next entry too. So a
 //!   spinning handler cannot keep out the request that it waits for.
+//! * Try: at once. One that fails lets others go first, like a yield: who tries again and again keeps nobody out.
 //! * A child is ready at once, and behind its parent. A cycle that a join closes: the youngest lock operation on it gets
 //!   Deadlock.
 //! * Each selection of a thread is a round. Parameters do not concern it.
@@ -193,7 +194,9 @@ impl Sequential {
             } else if !self.yielded.is_empty() && self.passes > 0 {
                 self.passes -= 1;
                 for thread in core::mem::take(&mut self.yielded) {
-                    self.make_ready(thread, Pending::Resume(OperationResult::Granted));
+                    let entry = &mut self.threads[thread as usize];
+                    entry.state = State::Ready;
+                    self.ready.insert((entry.id, thread));
                 }
             } else if let Some(entry) = self.log.pop_front() {
                 self.cursor += 1;
@@ -271,10 +274,8 @@ impl Sequential {
                 self.arm(thread, duration);
                 self.stop(thread, State::Sleeping);
             }
-            Operation::Yield => {
-                self.stop(thread, State::Yielded);
-                self.yielded.push(thread);
-            }
+            Operation::Yield => self.let_others_go_first(thread, OperationResult::Granted),
+            Operation::Try { lock, mode } => self.attempt(thread, lock, mode, grants),
             Operation::Spawn { thread: child } => {
                 let result = self.spawn(thread, child.0);
                 self.resume(thread, result, grants);
@@ -287,6 +288,28 @@ impl Sequential {
                 self.stop(thread, State::Vacant);
                 self.finish(thread);
                 grants.push(Grant::Finished { thread: ThreadIndex(thread) });
+            }
+        }
+    }
+
+    fn let_others_go_first(&mut self, thread: u32, result: OperationResult) {
+        self.threads[thread as usize].pending = Some(Pending::Resume(result));
+        self.stop(thread, State::Yielded);
+        self.yielded.push(thread);
+    }
+
+    fn attempt(&mut self, thread: u32, lock: LockId, mode: Mode, grants: &mut Vec<Grant>) {
+        match self.locks.find(lock) {
+            Some(lock) if self.locks.owned_as(thread, lock).is_some() => {
+                self.resume(thread, OperationResult::NotPossible, grants);
+            }
+            Some(lock) if !self.locks.admits(lock, mode) => {
+                self.let_others_go_first(thread, OperationResult::Occupied);
+            }
+            _ => {
+                let lock = self.locks.open(lock);
+                self.own(thread, lock, mode);
+                self.resume(thread, OperationResult::Granted, grants);
             }
         }
     }

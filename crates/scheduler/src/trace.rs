@@ -116,6 +116,7 @@ impl DigestWriter {
             OperationResult::TimedOut => 1,
             OperationResult::Deadlock => 2,
             OperationResult::NotPossible => 3,
+            OperationResult::Occupied => 4,
         });
     }
 
@@ -150,6 +151,10 @@ impl Operation {
             Operation::Finish => digest.word(6),
             // The index is local; the child's name follows from its parent.
             Operation::Spawn { thread: _ } => digest.word(7),
+            Operation::Try { lock, mode } => {
+                digest.words(&[9, u64::from(*mode == Mode::Write)]);
+                digest.lock(*lock);
+            }
             Operation::Join { child } => digest.words(&[8, (*child).into()]),
         }
     }

@@ -185,7 +185,7 @@ enum State {
     Fresh(Option<Operation>),
     Running,
     Ready(Next),
-    Yielded,
+    Yielded(OperationResult),
     /// In `queued`; what it gets when it owns the lock.
     Queued(OperationResult),
     Waiting,
@@ -225,7 +225,8 @@ impl Scheduler for Model {
             round: self.round,
             threads: self.threads.len(),
             parked: self.threads.iter().filter(parked).count(),
-            needs_flush: self.running.is_none() && self.threads.iter().any(|thread| thread.state == State::Yielded),
+            needs_flush: self.running.is_none()
+                && self.threads.iter().any(|thread| matches!(thread.state, State::Yielded(_))),
             deadline: self.threads.iter().filter_map(|thread| thread.deadline).min(),
         }
     }
@@ -242,10 +243,12 @@ impl Model {
         if let Some(thread) = self.threads.iter().find(|thread| matches!(thread.state, State::Ready(_))) {
             let id = thread.id; // threads stand in order of id
             self.run(id, grants);
-        } else if self.passes > 0 && self.threads.iter().any(|thread| thread.state == State::Yielded) {
+        } else if self.passes > 0 && self.threads.iter().any(|thread| matches!(thread.state, State::Yielded(_))) {
             self.passes -= 1;
-            for thread in self.threads.iter_mut().filter(|thread| thread.state == State::Yielded) {
-                thread.state = State::Ready(Next::Result(OperationResult::Granted));
+            for thread in &mut self.threads {
+                if let State::Yielded(result) = thread.state {
+                    thread.state = State::Ready(Next::Result(result));
+                }
             }
         } else {
             let Some(entry) = self.log.pop_front() else { return false };
@@ -293,7 +296,7 @@ impl Model {
         let possible = match &operation {
             Operation::Unlock { lock } | Operation::Notify { lock, .. } => owns(self, *lock).is_some(),
             Operation::Wait { lock, .. } => owns(self, *lock) == Some(Mode::Write),
-            Operation::Lock { lock, .. } => owns(self, *lock).is_none(),
+            Operation::Lock { lock, .. } | Operation::Try { lock, .. } => owns(self, *lock).is_none(),
             // The model's programs have no children.
             Operation::Spawn { .. } | Operation::Join { .. } => false,
             Operation::Sleep { .. } | Operation::Yield | Operation::Finish => true,
@@ -330,7 +333,15 @@ impl Model {
                 self.arm(id, Some(duration));
                 self.stop(id, State::Sleeping);
             }
-            Operation::Yield => self.stop(id, State::Yielded),
+            Operation::Yield => self.stop(id, State::Yielded(OperationResult::Granted)),
+            Operation::Try { lock, mode } => {
+                if self.queued.iter().all(|queued| queued.1 != lock) && self.admits(lock, mode) {
+                    self.owned.push((id, lock, mode));
+                    self.resume(id, OperationResult::Granted, grants);
+                } else {
+                    self.stop(id, State::Yielded(OperationResult::Occupied));
+                }
+            }
             Operation::Spawn { .. } | Operation::Join { .. } => unreachable!("not possible"),
             Operation::Finish => {
                 while let Some((_, lock, _)) = self.owned.iter().find(|own| own.0 == id).copied() {
@@ -534,5 +545,24 @@ fn a_cycle_through_a_join_is_broken_on_either_side() {
          tick 5         -> 1 granted @5
          1 join 1       -> 7 deadlock @5            # the join closes it
          7 finish       -> 7 finished, 1 granted @5",
+    );
+}
+
+// -- try
+
+#[test]
+fn a_try_answers_at_once_and_lets_others_go_first_when_it_fails() {
+    story(
+        &mut Sequential::new(),
+        "request 1      -> start 1
+         request 2      ->
+         1 try a        -> 1 granted
+         1 try a        -> 1 not possible
+         1 sleep 5      -> start 2
+         2 try a        -> 2 occupied               # nobody else is there to go first
+         2 try-read a   -> 2 occupied
+         request 3      ->
+         2 finish       -> 2 finished, start 3
+         3 finish       -> 3 finished",
     );
 }

@@ -224,6 +224,80 @@ fn what_is_not_possible_changes_nothing() {
     assert_eq!(uds.locks_in_use(), 0);
 }
 
+// -- try
+
+#[test]
+fn a_try_is_answered_at_the_end_of_the_round() {
+    story(
+        &mut uds(3, 2),
+        "request 1      -> start 1
+         request 2      -> start 2
+         request 3      -> start 3
+         1 lock a       -> 1 granted
+         2 try a        ->
+         3 try a        ->
+         1 unlock a     -> 1 granted                # before or after the tries: that is local
+         1 finish       -> 1 finished, 2 granted, 3 occupied
+         3 try b        ->
+         2 try a        -> 2 not possible           # its own lock: an error at once
+         2 finish       -> 2 finished
+         flush          -> 3 granted",
+    );
+}
+
+#[test]
+fn a_try_takes_no_step_and_forfeits_the_others() {
+    story(
+        &mut uds(2, 2),
+        "request 1      -> start 1
+         request 2      -> start 2
+         2 lock a       ->
+         1 try b        -> 2 granted                # 1 has left the turns
+         2 yield        -> 2 granted
+         2 sleep 9      -> 1 granted",
+    );
+}
+
+#[test]
+fn readers_try_beside_readers_but_not_past_a_blocked_writer() {
+    story(
+        &mut uds(4, 2),
+        "request 1      -> start 1
+         request 2      -> start 2
+         request 3      -> start 3
+         request 4      -> start 4
+         1 read a       -> 1 granted
+         1 sleep 9      ->
+         2 try-read a   ->
+         3 try a        ->
+         4 yield        -> 4 granted
+         4 sleep 9      -> 2 granted, 3 occupied
+         2 unlock a     -> 2 granted
+         3 lock a       ->                          # its owner sleeps: blocked
+         2 sleep 1      ->
+         request 5      -> start 5
+         5 try-read a   ->
+         flush          -> 5 occupied",
+    );
+}
+
+#[test]
+fn whoever_tries_again_and_again_is_no_progress() {
+    let mut uds = uds(1, 1);
+    story(
+        &mut uds,
+        "request 1      -> start 1
+         1 lock a       -> 1 granted
+         1 yield        -> 1 granted
+         request 2      ->
+         1 sleep 9      -> start 2
+         2 try a        -> 2 occupied
+         2 try a        ->                          # the next round has a place more
+         request 3      -> start 3
+         3 finish       -> 3 finished, 2 occupied",
+    );
+}
+
 // -- children
 
 #[test]

@@ -56,6 +56,8 @@ enum State {
     OutOfSteps,
     /// Primary, took its step, queues at a lock.
     Enqueued,
+    /// Primary, until the end of the round.
+    Trying,
     /// Behind a lock whose owner is parked, until it is released.
     Blocked,
     /// In a wait queue.
@@ -182,6 +184,8 @@ struct Scratch {
     /// Who may have closed a cycle: those that queue, and those that began to join.
     suspects: Vec<u32>,
     victims: Vec<u32>,
+    /// Slots of those that try, in order.
+    tries: Vec<usize>,
     released: Vec<LockIndex>,
     blocked: Vec<u32>,
     cycles: Cycles,
@@ -405,9 +409,13 @@ impl Uds {
     }
 
     fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) {
+        self.own_in(self.threads[thread as usize].slot as usize, thread, lock, mode);
+    }
+
+    /// The grant belongs to this slot, even when the thread has left it.
+    fn own_in(&mut self, slot: usize, thread: u32, lock: LockIndex, mode: Mode) {
         let writers_before = self.locks.own(thread, lock, mode);
-        let slot = self.threads[thread as usize].slot;
-        self.slots[slot as usize].grants.grant(self.locks.id(lock), mode, writers_before);
+        self.slots[slot].grants.grant(self.locks.id(lock), mode, writers_before);
         self.progress = true;
     }
 
@@ -434,6 +442,7 @@ impl Uds {
                 self.resume(thread, result, grants);
             }
             Operation::Join { child } => self.join(thread, child, grants),
+            Operation::Try { lock, mode } => self.attempt(thread, lock, mode, grants),
             Operation::Finish => self.finish(thread, grants),
             Operation::Lock { .. } | Operation::Yield => unreachable!("needs a step"),
         }
@@ -503,6 +512,16 @@ impl Uds {
         self.hand_over(index, grants);
         self.threads[thread as usize].pending = Some(Pending::Relock { lock, result: OperationResult::TimedOut });
         self.park(thread, State::Waiting, grants);
+    }
+
+    /// Forfeits the remaining steps: the answer comes at the end of the round.
+    fn attempt(&mut self, thread: u32, lock: LockId, mode: Mode, grants: &mut Vec<Grant>) {
+        if self.locks.find(lock).is_some_and(|lock| self.locks.owned_as(thread, lock).is_some()) {
+            return self.resume(thread, OperationResult::NotPossible, grants);
+        }
+        self.stop(thread, State::Trying, Pending::Operation(Operation::Try { lock, mode }));
+        self.turns.forfeit(self.threads[thread as usize].slot);
+        self.advance(grants);
     }
 
     fn spawn(&mut self, parent: u32, child: u32) -> OperationResult {

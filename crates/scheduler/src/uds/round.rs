@@ -103,6 +103,7 @@ impl Uds {
             self.enter(thread);
         }
         self.fire_timers();
+        self.settle_tries();
         if let Some(parameters) = self.reconfigure.take().filter(|parameters| *parameters != self.parameters) {
             self.turns = Turns::new(&parameters); // 5
             self.parameters = parameters;
@@ -122,14 +123,16 @@ impl Uds {
     /// released. What is left of the primaries is carried over, to retry with a new step.
     fn resolve_waiting(&mut self) {
         let mut scratch = core::mem::take(&mut self.scratch);
-        let Scratch { enqueued, suspects, victims, released, blocked, cycles } = &mut scratch;
+        let Scratch { enqueued, suspects, victims, tries, released, blocked, cycles } = &mut scratch;
         enqueued.clear();
         suspects.clear();
         victims.clear();
-        for slot in self.slots.iter().filter(|slot| slot.thread != NO_THREAD) {
-            let state = core::mem::replace(&mut self.threads[slot.thread as usize].state, State::NotPrimary);
-            if state == State::Enqueued {
-                enqueued.push(slot.thread);
+        tries.clear();
+        for (at, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.thread != NO_THREAD) {
+            match core::mem::replace(&mut self.threads[slot.thread as usize].state, State::NotPrimary) {
+                State::Enqueued => enqueued.push(slot.thread),
+                State::Trying => tries.push(at),
+                _ => {}
             }
         }
         suspects.extend(enqueued.iter().copied().chain(self.joining.drain(..)));
@@ -253,6 +256,25 @@ impl Uds {
                 state => unreachable!("the timer of a thread that is {state:?} at the end of a round"),
             }
         }
+    }
+
+    /// Step 4, last: tries in slot order. One that fails is no progress.
+    fn settle_tries(&mut self) {
+        let tries = core::mem::take(&mut self.scratch.tries);
+        for slot in tries.iter().copied() {
+            let thread = self.slots[slot].thread;
+            let Some(Pending::Operation(Operation::Try { lock, mode })) = self.threads[thread as usize].pending else {
+                unreachable!("who tries has a try pending")
+            };
+            if self.locks.find(lock).is_none_or(|lock| self.locks.admits(lock, mode)) {
+                let lock = self.locks.open(lock);
+                self.own_in(slot, thread, lock, mode);
+                self.settle_later(thread, OperationResult::Granted);
+            } else {
+                self.threads[thread as usize].pending = Some(Pending::Resume(OperationResult::Occupied));
+            }
+        }
+        self.scratch.tries = tries;
     }
 
     /// Step 6: the grants of the round, in slot order.
@@ -391,7 +413,7 @@ impl Uds {
         assert!(self.slots.is_sorted_by(|a, b| a.id < b.id), "slots stand in order of id");
         for (at, slot) in present() {
             assert_eq!(self.threads[slot.thread as usize].slot, at as u32);
-            let of_the_round = [State::Running, State::AwaitingTurn, State::OutOfSteps, State::Enqueued];
+            let of_the_round = [State::Running, State::AwaitingTurn, State::OutOfSteps, State::Enqueued, State::Trying];
             assert!(of_the_round.contains(&state(slot)), "a primary is {:?}", state(slot));
         }
         assert!(self.active > 0 || self.log.is_empty(), "settled: whoever can run, runs");
@@ -430,7 +452,10 @@ impl Uds {
             );
             assert_eq!(
                 thread.slot != NO_SLOT,
-                matches!(thread.state, State::Running | State::AwaitingTurn | State::OutOfSteps | State::Enqueued),
+                matches!(
+                    thread.state,
+                    State::Running | State::AwaitingTurn | State::OutOfSteps | State::Enqueued | State::Trying
+                ),
                 "a primary has a slot and nobody else"
             );
         }

@@ -34,6 +34,8 @@ pub struct Outcome {
     pub deadlocks: usize,
     pub timeouts: usize,
     pub joins: usize,
+    /// Tries that failed.
+    pub occupied: usize,
 }
 
 #[derive(Clone)]
@@ -303,8 +305,11 @@ impl<'a> Executor<'a> {
             }
             _ => {}
         }
+        self.outcome.occupied += usize::from(result == OperationResult::Occupied);
         let owned = match (operation, result) {
-            (Operation::Lock { lock, mode, .. }, OperationResult::Granted) => Some((lock, mode)),
+            (Operation::Lock { lock, mode, .. } | Operation::Try { lock, mode }, OperationResult::Granted) => {
+                Some((lock, mode))
+            }
             (Operation::Wait { lock, .. }, OperationResult::Granted | OperationResult::TimedOut) => {
                 Some((lock, Mode::Write))
             }

@@ -14,6 +14,8 @@ pub enum Step {
     Compute,
     Lock(usize),
     Read(usize),
+    /// Tries; touches and unlocks if it got the lock.
+    Try(usize, Mode),
     /// Locks, touches and unlocks, or gives up.
     LockFor(usize, u64),
     Unlock(usize),
@@ -54,6 +56,7 @@ pub struct Features {
     pub hold_parked: bool,
     pub yields: bool,
     pub children: bool,
+    pub tries: bool,
     pub readers: bool,
     pub nonsense: bool,
     /// Locks left to Finish.
@@ -69,6 +72,7 @@ impl Features {
         hold_parked: true,
         yields: true,
         children: true,
+        tries: true,
         readers: true,
         nonsense: true,
         forget: true,
@@ -133,7 +137,7 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
     let lock = random.below(hot as u64) as usize;
     let token = FIRST_TOKEN_LOCK + random.below((LOCKS - FIRST_TOKEN_LOCK) as u64) as usize;
     let queue = random.below(features.queues.max(1));
-    match random.below(22) {
+    match random.below(24) {
         0 | 1 => steps.extend([Compute, Lock(lock), Compute, Touch(lock), Unlock(lock)]),
         2 | 3 => steps.extend([Lock(lock), Touch(lock), Unlock(lock), Compute]),
         4..=6 => {
@@ -161,6 +165,10 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
             steps.extend([Lock(lock), Consume { lock: token, queue, timeout: Some(random.below(20)) }, Unlock(lock)]);
         }
         19 if features.nonsense => steps.push(Nonsense(lock)),
+        21 | 22 if features.tries => {
+            let mode = if features.readers && random.percent(30) { Mode::Read } else { Mode::Write };
+            steps.push(Try(lock, mode));
+        }
         // Never a token lock: its producers would stand behind it for ever.
         20 if features.forget && lock < FIRST_TOKEN_LOCK => steps.extend([Lock(lock), Touch(lock)]),
         _ => steps.extend([Compute, Compute]),
@@ -334,7 +342,7 @@ impl Task {
                 self.held.push(lock);
                 true
             }
-            Some(Answer::Result(OperationResult::TimedOut, _)) => false,
+            Some(Answer::Result(OperationResult::TimedOut | OperationResult::Occupied, _)) => false,
             _ => {
                 self.aborted = true;
                 false
@@ -355,6 +363,16 @@ impl Task {
             (Step::Unlock(lock), 0) if self.held.contains(lock) => self.unlock(*lock),
             (Step::Touch(lock), 0) => Some(Wish::Value(*lock, Access::Mix(self.seen))),
             (Step::Touch(_), _) => self.saw(answer),
+            (Step::Try(lock, mode), 0) if !self.held.contains(lock) => {
+                Some(Wish::Operation(Operation::Try { lock: lock_id(*lock), mode: *mode }))
+            }
+            // A reader may not write.
+            (Step::Try(lock, Mode::Read), part) if part == 1 && self.got(*lock, answer) => {
+                self.part = 3;
+                Some(Wish::Compute)
+            }
+            (Step::Try(lock, Mode::Write), part) if part > 0 => self.critical_section(*lock, part, answer),
+            (Step::Try(lock, Mode::Read), 3) => self.unlock(*lock),
             (Step::LockFor(lock, timeout), 0) => self.lock(*lock, Mode::Write, Some(*timeout)),
             (Step::LockFor(lock, _), part) => self.critical_section(*lock, part, answer),
             (Step::Choose(base), 0) => {
@@ -429,7 +447,8 @@ impl Task {
                 },
                 5 => Some(Wish::Operation(Operation::Join { child: self.born + 1 })),
                 6 => Some(Wish::Operation(Operation::Join { child: 0 })),
-                7 => self.unlock(*lock),
+                7 => Some(Wish::Operation(Operation::Try { lock: lock_id(*lock), mode: Mode::Read })),
+                8 => self.unlock(*lock),
                 _ => self.end_line(),
             },
             _ => self.end_line(),

@@ -6,7 +6,8 @@
 //!   tick 30          ->
 //! ```
 //! Events: `request N [at T]`, `tick T`, `flush`, `mark N`, `parameters N S`, and of thread N: `lock L [for D]`,
-//! `read L [for D]`, `unlock L`, `wait L[/Q] [for D]`, `notify L[/Q]`, `notify-all L[/Q]`, `sleep D`, `yield`, `spawn M` (the host's
+//! `read L [for D]`, `unlock L`, `wait L[/Q] [for D]`, `notify L[/Q]`, `notify-all L[/Q]`, `sleep D`, `yield`, `try L`,
+//! `try-read L`, `spawn M` (the host's
 //! name of the child), `join K` (the K-th child), `finish`.
 //! Grants show a thread's `now` when it is not 0: `1 granted @30`.
 
@@ -66,6 +67,8 @@ fn parse_operation(words: &[&str], event: &str) -> Operation {
         ["notify-all", name] => Operation::Notify { lock: queue(name).0, queue: queue(name).1, all: true },
         ["sleep", d] => Operation::Sleep { duration: number(d) },
         ["yield"] => Operation::Yield,
+        ["try", name] => Operation::Try { lock: lock(name), mode: Mode::Write },
+        ["try-read", name] => Operation::Try { lock: lock(name), mode: Mode::Read },
         ["spawn", child] => Operation::Spawn { thread: ThreadIndex(number(child) as u32) },
         ["join", child] => Operation::Join { child: number(child) as u16 },
         ["finish"] => Operation::Finish,
@@ -84,6 +87,7 @@ fn show(grant: &Grant) -> String {
                 OperationResult::TimedOut => "timed out",
                 OperationResult::Deadlock => "deadlock",
                 OperationResult::NotPossible => "not possible",
+                OperationResult::Occupied => "occupied",
             };
             let now = if *now == 0 { String::new() } else { format!(" @{now}") };
             format!("{} {result}{now}", thread.0)
