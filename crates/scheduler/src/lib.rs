@@ -15,6 +15,7 @@ mod cycles;
 mod family;
 mod list;
 mod locks;
+pub mod presets;
 pub mod sequential;
 mod trace;
 pub mod uds;
