@@ -1,4 +1,4 @@
-//! A counter on machines of which some may lie: `cargo run --example counter -- dev`.
+//! A counter on machines of which some may lie: `cargo run -p unisono --example counter -- dev`.
 use unisono::{Context, Mutex, State, service};
 
 #[derive(State)]
