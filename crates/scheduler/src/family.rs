@@ -29,6 +29,11 @@ impl ThreadId {
         Self { position, path: 0 }
     }
 
+    /// The thread that this path leads to. `None`: there can be none.
+    pub(crate) fn of(position: u64, path: &[u16]) -> Option<Self> {
+        path.iter().try_fold(Self::request(position), |id, number| id.child(*number))
+    }
+
     pub(crate) const fn is_request(self) -> bool {
         self.path == 0
     }
@@ -180,6 +185,8 @@ mod tests {
         assert_eq!(Families::next(id, 0), None);
         assert_eq!(Families::next(ThreadId::request(1), u16::MAX), None);
         assert_eq!(ThreadId::request(1).child(0), None);
+        assert_eq!(ThreadId::of(1, &[3; 8]), Some(id));
+        assert_eq!((ThreadId::of(1, &[3; 9]), ThreadId::of(1, &[0])), (None, None));
     }
 
     #[test]

@@ -85,6 +85,16 @@ pub enum Entry {
     Flush,
     /// New global parameters, from the next round on.
     Reconfigure(Parameters),
+    /// An outside call of a thread was answered; what with, the host keeps. Without effect when no such call is
+    /// outstanding at the end of the round that consumes it.
+    Answer {
+        /// The thread's request.
+        position: u64,
+        /// Which child of which child of its thread; empty: that thread itself.
+        path: Vec<u16>,
+        /// Which of its calls, counted from 0.
+        call: u32,
+    },
     /// Close the round and report; the number comes back in [`Grant::Marked`].
     Mark(u64),
 }
@@ -150,6 +160,11 @@ pub enum Operation {
         /// Its number.
         child: u16,
     },
+    /// Wait for the answer to an outside call, the thread's next.
+    External {
+        /// Give up after this long.
+        timeout: Option<u64>,
+    },
     /// The handler came to its end; locks still owned are released in the order of their acquisition.
     Finish,
 }
@@ -170,6 +185,14 @@ pub enum Grant {
         result: OperationResult,
         /// The thread's new `now`.
         now: u64,
+    },
+    /// A thread's [`Operation::External`] was performed: now its host may ask outside, not when the handler came to it,
+    /// because how far a handler runs ahead is local.
+    Call {
+        /// Who.
+        thread: ThreadIndex,
+        /// Which of its calls, counted from 0.
+        call: u32,
     },
     /// A thread's Finish was performed: its index is free, its reply may be sent.
     Finished {

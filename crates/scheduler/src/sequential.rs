@@ -32,7 +32,7 @@ use crate::trace::{DigestWriter, Trace, Word};
 use crate::{
     Entry, Event, Grant, LockId, Mode, Operation, OperationResult, QueueId, RoundReport, Scheduler, Status, ThreadIndex,
 };
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 /// How often the yielding threads come round before the next entry is read: enough that a polite handler does not need
@@ -52,6 +52,7 @@ enum State {
     Waiting,
     Sleeping,
     Joining,
+    External,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +80,8 @@ struct Thread {
     joins: Option<u32>,
     /// Somebody waits for its end.
     joined: bool,
+    /// Outside calls that it has made.
+    calls: u32,
 }
 
 const VACANT: Thread = Thread {
@@ -90,6 +93,7 @@ const VACANT: Thread = Thread {
     born: 0,
     joins: None,
     joined: false,
+    calls: 0,
 };
 
 /// The policy.
@@ -109,6 +113,8 @@ pub struct Sequential {
     passes: u32,
     timers: BTreeSet<(u64, ThreadId, u32)>,
     families: Families,
+    /// Outside calls that wait for their answers.
+    outstanding: BTreeMap<(ThreadId, u32), u32>,
     now: u64,
     round: u64,
     /// Grants of the running thread since it was selected.
@@ -214,6 +220,14 @@ impl Sequential {
                 self.unread -= 1;
                 self.run(thread.0, grants);
             }
+            // Never too early: entries are read when everybody has come to where they wait.
+            Entry::Answer { position, path, call } => {
+                let known = ThreadId::of(position, &path).and_then(|thread| self.outstanding.remove(&(thread, call)));
+                if let Some(thread) = known {
+                    self.disarm(thread);
+                    self.make_ready(thread, Pending::Resume(OperationResult::Granted));
+                }
+            }
             Entry::Tick(timestamp) => self.now = self.now.max(timestamp),
             Entry::Flush | Entry::Reconfigure(_) => {}
             Entry::Mark(mark) => {
@@ -281,6 +295,16 @@ impl Sequential {
                 self.resume(thread, result, grants);
             }
             Operation::Join { child } => self.join(thread, child, grants),
+            Operation::External { timeout } => {
+                let entry = &mut self.threads[thread as usize];
+                self.outstanding.insert((entry.id, entry.calls), thread);
+                grants.push(Grant::Call { thread: ThreadIndex(thread), call: entry.calls });
+                entry.calls += 1;
+                if let Some(timeout) = timeout {
+                    self.arm(thread, timeout);
+                }
+                self.stop(thread, State::External);
+            }
             Operation::Finish => {
                 while let Some(lock) = self.locks.first_owned(thread) {
                     self.give_back(thread, lock);
@@ -513,6 +537,11 @@ impl Sequential {
                     self.make_ready(thread, Pending::Resume(OperationResult::TimedOut));
                     self.hand_over(lock); // readers behind a writer that gave up may join those that read
                 }
+                (State::External, _) => {
+                    let Thread { id, calls, .. } = self.threads[thread as usize];
+                    self.outstanding.remove(&(id, calls - 1));
+                    self.make_ready(thread, Pending::Resume(OperationResult::TimedOut));
+                }
                 (State::Sleeping, _) => self.make_ready(thread, Pending::Resume(OperationResult::Granted)),
                 (state, pending) => unreachable!("the timer of a thread that is {state:?} with {pending:?}"),
             }
@@ -548,7 +577,7 @@ impl Sequential {
         for thread in threads {
             let entry = &self.threads[thread as usize];
             digest.id(entry.id);
-            digest.words(&[entry.now, entry.state as u64, entry.born.into()]);
+            digest.words(&[entry.now, entry.state as u64, entry.born.into(), entry.calls.into()]);
             digest.option(entry.deadline);
             match entry.pending.as_ref().filter(|_| entry.state != State::Fresh) {
                 None => digest.word(0),

@@ -155,6 +155,10 @@ impl Operation {
                 digest.words(&[9, u64::from(*mode == Mode::Write)]);
                 digest.lock(*lock);
             }
+            Operation::External { timeout } => {
+                digest.word(10);
+                digest.option(*timeout);
+            }
             Operation::Join { child } => digest.words(&[8, (*child).into()]),
         }
     }

@@ -256,7 +256,7 @@ impl Model {
             match entry {
                 Entry::Request { position, .. } => self.run(position, grants),
                 Entry::Tick(time) => self.now = self.now.max(time),
-                Entry::Flush | Entry::Reconfigure(_) => {}
+                Entry::Flush | Entry::Reconfigure(_) | Entry::Answer { .. } => {}
                 Entry::Mark(mark) => {
                     let report = RoundReport { mark, round: self.round, grants: [0; 32], state: [0; 32] };
                     grants.push(Grant::Marked(report));
@@ -297,8 +297,8 @@ impl Model {
             Operation::Unlock { lock } | Operation::Notify { lock, .. } => owns(self, *lock).is_some(),
             Operation::Wait { lock, .. } => owns(self, *lock) == Some(Mode::Write),
             Operation::Lock { lock, .. } | Operation::Try { lock, .. } => owns(self, *lock).is_none(),
-            // The model's programs have no children.
-            Operation::Spawn { .. } | Operation::Join { .. } => false,
+            // The model's programs have no children and call nobody.
+            Operation::Spawn { .. } | Operation::Join { .. } | Operation::External { .. } => false,
             Operation::Sleep { .. } | Operation::Yield | Operation::Finish => true,
         };
         if !possible {
@@ -342,7 +342,9 @@ impl Model {
                     self.stop(id, State::Yielded(OperationResult::Occupied));
                 }
             }
-            Operation::Spawn { .. } | Operation::Join { .. } => unreachable!("not possible"),
+            Operation::Spawn { .. } | Operation::Join { .. } | Operation::External { .. } => {
+                unreachable!("not possible")
+            }
             Operation::Finish => {
                 while let Some((_, lock, _)) = self.owned.iter().find(|own| own.0 == id).copied() {
                     self.give_back(id, lock);
@@ -490,7 +492,7 @@ impl Checked for Both {
 fn it_does_what_the_model_does() {
     let mut deadlocks = 0;
     for seed in 0..400 {
-        let scenario = Scenario::random(seed, Features { children: false, ..Features::ALL });
+        let scenario = Scenario::random(seed, Features { children: false, calls: false, ..Features::ALL });
         let timing = Timing::random(&mut Random::new(seed));
         let both = Both { real: Sequential::new(), model: Model::default() };
         let (_, outcome) = Executor::new(&scenario, Box::new(both), timing, seed).lead();
@@ -564,5 +566,22 @@ fn a_try_answers_at_once_and_lets_others_go_first_when_it_fails() {
          request 3      ->
          2 finish       -> 2 finished, start 3
          3 finish       -> 3 finished",
+    );
+}
+
+// -- outside calls
+
+#[test]
+fn a_call_waits_for_its_answer_or_its_time() {
+    story(
+        &mut Sequential::new(),
+        "request 1      -> start 1
+         1 call         -> 1 calls 0
+         answer 1 1     ->                          # no such call
+         answer 1 0     -> 1 granted
+         1 call for 5   -> 1 calls 1
+         tick 5         -> 1 timed out @5
+         answer 1 1     ->                          # too late
+         1 finish       -> 1 finished",
     );
 }

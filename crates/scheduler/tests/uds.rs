@@ -298,6 +298,45 @@ fn whoever_tries_again_and_again_is_no_progress() {
     );
 }
 
+// -- outside calls
+
+#[test]
+fn an_answer_counts_at_the_end_of_its_round_early_or_late() {
+    for early in [false, true] {
+        let mut uds = uds(2, 2);
+        story(&mut uds, "request 1 -> start 1");
+        let events = ["1 call -> 1 calls 0", "answer 1 0 ->"];
+        story(&mut uds, events[usize::from(early)]);
+        story(&mut uds, events[usize::from(!early)]);
+        assert!(uds.status().needs_flush && uds.status().parked == 1);
+        story(&mut uds, "flush -> 1 granted\n1 finish -> 1 finished");
+    }
+}
+
+#[test]
+fn a_call_has_a_time_and_an_answer_that_nobody_waits_for_is_dropped() {
+    let mut uds = uds(2, 2);
+    story(
+        &mut uds,
+        "request 1      -> start 1
+         answer 1 0     ->
+         answer 7 0     ->
+         tick 1         ->
+         1 yield        -> 1 granted
+         1 yield        -> 1 granted
+         1 yield        -> 1 granted @1             # the next round
+         1 call for 5   -> 1 calls 0                     # the answer came in the round before
+         tick 6         -> 1 timed out @6
+         answer 1 0     ->
+         1 call         -> 1 calls 1
+         flush          ->
+         answer 1 1     ->
+         flush          -> 1 granted @6
+         1 finish       -> 1 finished",
+    );
+    assert_eq!(uds.status().threads, 0);
+}
+
 // -- children
 
 #[test]

@@ -502,6 +502,7 @@ impl State {
             match grant {
                 Grant::Start { thread } => self.start(thread),
                 Grant::Resume { thread, result, now } => self.resume(thread, result, now),
+                Grant::Call { .. } => unreachable!("no Context asks for an outside call"),
                 Grant::Finished { thread } => self.finished(thread),
                 Grant::Marked(report) => self.marked(report),
             }

@@ -29,7 +29,7 @@ use crate::trace::{Trace, Word};
 use crate::{
     Entry, Event, Grant, LockId, Mode, Operation, OperationResult, Parameters, QueueId, Scheduler, Status, ThreadIndex,
 };
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use turns::Turns;
 
@@ -66,6 +66,8 @@ enum State {
     Sleeping,
     /// Until a child has finished.
     Joining,
+    /// Until an outside call is answered.
+    External,
 }
 
 /// What a thread that does not run is to do when its turn comes.
@@ -95,6 +97,8 @@ struct Thread {
     born: u16,
     /// The living child that it joins.
     joins: Option<u32>,
+    /// Outside calls that it has made.
+    calls: u32,
 }
 
 const VACANT: Thread = Thread {
@@ -106,6 +110,7 @@ const VACANT: Thread = Thread {
     deadline: None,
     born: 0,
     joins: None,
+    calls: 0,
 };
 
 /// A primary of the round. What is hashed at its end stays when the thread is gone.
@@ -141,6 +146,10 @@ pub struct Uds {
     /// Notified or born in this round: they enter E at its end.
     newcomers: Vec<u32>,
     families: Families,
+    /// Outside calls that wait for their answers.
+    outstanding: BTreeMap<(ThreadId, u32), u32>,
+    /// Answers consumed in this round. They may come before the call: on a slow machine.
+    answers: BTreeSet<(ThreadId, u32)>,
     /// Began to join a living child in this round.
     joining: Vec<u32>,
     /// Parents whose child finished in this round: they enter E at its end.
@@ -216,9 +225,7 @@ impl Scheduler for Uds {
             round: self.round,
             threads: self.alive,
             parked: self.parked,
-            needs_flush: self.active == 0
-                && self.log.is_empty()
-                && (self.alive > self.parked || !self.joined.is_empty()),
+            needs_flush: self.active == 0 && self.log.is_empty() && (self.alive > self.parked || self.someone_is_due()),
             deadline: self.timers.first().map(|(deadline, ..)| *deadline),
         }
     }
@@ -242,6 +249,8 @@ impl Uds {
             carried: Vec::new(),
             newcomers: Vec::new(),
             families: Families::default(),
+            outstanding: BTreeMap::new(),
+            answers: BTreeSet::new(),
             joining: Vec::new(),
             joined: Vec::new(),
             alive: 0,
@@ -290,6 +299,11 @@ impl Uds {
         } else {
             self.read_log(grants);
         }
+    }
+
+    /// A join or an answer has come for a parked thread.
+    fn someone_is_due(&self) -> bool {
+        !self.joined.is_empty() || self.answers.iter().any(|call| self.outstanding.contains_key(call))
     }
 
     fn create(&mut self, thread: u32, id: ThreadId, now: u64) {
@@ -443,6 +457,7 @@ impl Uds {
             }
             Operation::Join { child } => self.join(thread, child, grants),
             Operation::Try { lock, mode } => self.attempt(thread, lock, mode, grants),
+            Operation::External { timeout } => self.call(thread, timeout, grants),
             Operation::Finish => self.finish(thread, grants),
             Operation::Lock { .. } | Operation::Yield => unreachable!("needs a step"),
         }
@@ -552,6 +567,17 @@ impl Uds {
                 self.park(thread, State::Joining, grants);
             }
         }
+    }
+
+    fn call(&mut self, thread: u32, timeout: Option<u64>, grants: &mut Vec<Grant>) {
+        let entry = &mut self.threads[thread as usize];
+        self.outstanding.insert((entry.id, entry.calls), thread);
+        grants.push(Grant::Call { thread: ThreadIndex(thread), call: entry.calls });
+        entry.calls += 1;
+        if let Some(timeout) = timeout {
+            self.arm(thread, timeout);
+        }
+        self.park(thread, State::External, grants);
     }
 
     /// A running thread leaves E and with it the round.

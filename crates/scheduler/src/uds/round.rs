@@ -51,6 +51,10 @@ impl Uds {
                     self.stuck = false;
                     self.select(thread, grants);
                 }
+                Entry::Answer { position, path, call } => {
+                    self.consumed = true;
+                    self.answers.extend(ThreadId::of(*position, path).map(|thread| (thread, *call)));
+                }
                 Entry::Tick(timestamp) => {
                     self.next_now = self.next_now.max(*timestamp);
                     self.closed = true;
@@ -103,6 +107,7 @@ impl Uds {
             self.enter(thread);
         }
         self.fire_timers();
+        self.settle_answers();
         self.settle_tries();
         if let Some(parameters) = self.reconfigure.take().filter(|parameters| *parameters != self.parameters) {
             self.turns = Turns::new(&parameters); // 5
@@ -183,7 +188,9 @@ impl Uds {
     }
 
     fn has_parked_owner(&self, lock: LockIndex) -> bool {
-        let parked = |state| matches!(state, State::Waiting | State::Sleeping | State::Blocked | State::Joining);
+        let parked = |state| {
+            matches!(state, State::Waiting | State::Sleeping | State::Blocked | State::Joining | State::External)
+        };
         self.locks.owners(lock).any(|owner| parked(self.threads[owner as usize].state))
     }
 
@@ -241,6 +248,12 @@ impl Uds {
                     self.parked -= 1;
                     self.enter(thread);
                 }
+                State::External => {
+                    self.forget_call(thread);
+                    self.settle_later(thread, OperationResult::TimedOut);
+                    self.parked -= 1;
+                    self.enter(thread);
+                }
                 // Its relock, with TimedOut as result, is pending since it began to wait.
                 State::Waiting => {
                     self.locks.leave(thread);
@@ -254,6 +267,23 @@ impl Uds {
                 }
                 State::NotPrimary => self.settle_later(thread, OperationResult::TimedOut),
                 state => unreachable!("the timer of a thread that is {state:?} at the end of a round"),
+            }
+        }
+    }
+
+    fn forget_call(&mut self, thread: u32) {
+        let Thread { id, calls, .. } = self.threads[thread as usize];
+        self.outstanding.remove(&(id, calls - 1));
+    }
+
+    /// Step 4: answers. What nobody waits for is dropped.
+    fn settle_answers(&mut self) {
+        while let Some(call) = self.answers.pop_first() {
+            if let Some(thread) = self.outstanding.remove(&call) {
+                self.disarm(thread);
+                self.settle_later(thread, OperationResult::Granted);
+                self.parked -= 1;
+                self.enter(thread);
             }
         }
     }
@@ -376,7 +406,7 @@ impl Uds {
         for thread in threads {
             let entry = &self.threads[thread as usize];
             digest.id(entry.id);
-            digest.words(&[entry.now, entry.state as u64, entry.born.into()]);
+            digest.words(&[entry.now, entry.state as u64, entry.born.into(), entry.calls.into()]);
             digest.option(entry.deadline);
             match entry.pending.as_ref().filter(|_| entry.state != State::Fresh) {
                 None => digest.word(0),
@@ -427,7 +457,11 @@ impl Uds {
         self.locks.invariants();
         let count = |states: &[State]| self.threads.iter().filter(|thread| states.contains(&thread.state)).count();
         assert_eq!(self.alive, self.threads.len() - count(&[State::Vacant]));
-        assert_eq!(self.parked, count(&[State::Waiting, State::Sleeping, State::Blocked, State::Joining]));
+        assert_eq!(
+            self.parked,
+            count(&[State::Waiting, State::Sleeping, State::Blocked, State::Joining, State::External])
+        );
+        assert_eq!(self.outstanding.len(), count(&[State::External]));
         assert_eq!(self.timers.len(), self.threads.iter().filter(|thread| thread.deadline.is_some()).count());
         let fresh_children =
             self.threads.iter().filter(|thread| thread.state == State::Fresh && !thread.id.is_request());

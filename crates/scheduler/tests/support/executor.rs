@@ -16,6 +16,8 @@ pub enum LogEntry {
     Tick(u64),
     Flush,
     Reconfigure(Parameters),
+    /// Position, path, call.
+    Answer(u64, Vec<u16>, u32),
     Mark,
 }
 
@@ -44,6 +46,8 @@ struct Running {
     /// Position of a request; of a child a mix of its parent's name and its number.
     name: u64,
     children: u64,
+    position: u64,
+    path: Vec<u16>,
     begun: bool,
     /// The operation it waits for.
     pending: Option<Operation>,
@@ -94,6 +98,8 @@ pub struct Executor<'a> {
     ready: Vec<(u32, Answer)>,
     running: Vec<(u32, Answer)>,
     holders: BTreeMap<LockId, Vec<(u32, Mode)>>,
+    /// Asked, by this replica, and not yet answered.
+    calls: Vec<(u64, Vec<u16>, u32)>,
     entries: u64,
     time: u64,
     marks: u64,
@@ -115,6 +121,7 @@ impl<'a> Executor<'a> {
             ready: Vec::new(),
             running: Vec::new(),
             holders: BTreeMap::new(),
+            calls: Vec::new(),
             entries: 0,
             time: 0,
             marks: 0,
@@ -141,6 +148,10 @@ impl<'a> Executor<'a> {
                 if self.random.percent(self.scenario.flush_percent) {
                     append.push(LogEntry::Flush);
                 }
+            } else if !self.calls.is_empty() && (self.running.is_empty() || self.random.percent(5)) {
+                let call = self.random.below(self.calls.len() as u64) as usize;
+                let (position, path, call) = self.calls.swap_remove(call);
+                append.push(LogEntry::Answer(position, path, call));
             } else if self.random.percent(2) {
                 append.push(LogEntry::Tick(self.time + self.random.below(8)));
             } else if self.random.percent(1) {
@@ -219,7 +230,7 @@ impl<'a> Executor<'a> {
         self.entries += 1;
         let entry = match entry {
             LogEntry::Request(program) => {
-                let thread = self.place(*program, position);
+                let thread = self.place(*program, position, (position, Vec::new()));
                 self.fresh.push(thread);
                 Entry::Request { thread: ThreadIndex(thread), position, timestamp: self.time }
             }
@@ -228,6 +239,9 @@ impl<'a> Executor<'a> {
                 Entry::Tick(*time)
             }
             LogEntry::Flush => Entry::Flush,
+            LogEntry::Answer(position, path, call) => {
+                Entry::Answer { position: *position, path: path.clone(), call: *call }
+            }
             LogEntry::Reconfigure(parameters) => Entry::Reconfigure(parameters.clone()),
             LogEntry::Mark => {
                 self.marks += 1;
@@ -238,14 +252,15 @@ impl<'a> Executor<'a> {
     }
 
     /// A new thread; nobody has begun it.
-    fn place(&mut self, program: usize, name: u64) -> u32 {
+    fn place(&mut self, program: usize, name: u64, (position, path): (u64, Vec<u16>)) -> u32 {
         let reused = if self.timing.reuse || self.free.len() > 20 { self.free.pop_front() } else { None };
         let thread = reused.unwrap_or_else(|| {
             self.threads.push(None);
             self.threads.len() as u32 - 1
         });
         let task = Task::new(program, name);
-        self.threads[thread as usize] = Some(Running { task, name, children: 0, begun: false, pending: None });
+        self.threads[thread as usize] =
+            Some(Running { task, name, children: 0, position, path, begun: false, pending: None });
         thread
     }
 
@@ -258,6 +273,10 @@ impl<'a> Executor<'a> {
                 Grant::Resume { thread, result, now } => {
                     self.note(thread.0, result);
                     self.ready.push((thread.0, Answer::Result(result, now)));
+                }
+                Grant::Call { thread, call } => {
+                    let running = self.threads[thread.0 as usize].as_ref().expect("a live thread");
+                    self.calls.push((running.position, running.path.clone(), call));
                 }
                 Grant::Finished { thread } => {
                     let running = self.threads[thread.0 as usize].take().expect("a live thread");
@@ -358,7 +377,10 @@ impl<'a> Executor<'a> {
             }
             Wish::Spawn(program) => {
                 let name = mix(running.name, running.children + 1);
-                let operation = Operation::Spawn { thread: ThreadIndex(self.place(program, name)) };
+                let mut path = running.path.clone();
+                path.push(running.children as u16 + 1);
+                let position = running.position;
+                let operation = Operation::Spawn { thread: ThreadIndex(self.place(program, name, (position, path))) };
                 self.threads[thread as usize].as_mut().expect("a live thread").pending = Some(operation.clone());
                 self.handle(Event::Operation { thread: ThreadIndex(thread), operation });
             }

@@ -37,6 +37,8 @@ pub enum Step {
     Yield,
     /// A child that runs this program.
     Spawn(usize),
+    /// An outside call.
+    Call(Option<u64>),
     /// Joins the oldest child that was not joined.
     Join,
     /// Operations that are not possible; without any effect.
@@ -57,6 +59,7 @@ pub struct Features {
     pub yields: bool,
     pub children: bool,
     pub tries: bool,
+    pub calls: bool,
     pub readers: bool,
     pub nonsense: bool,
     /// Locks left to Finish.
@@ -73,6 +76,7 @@ impl Features {
         yields: true,
         children: true,
         tries: true,
+        calls: true,
         readers: true,
         nonsense: true,
         forget: true,
@@ -137,7 +141,7 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
     let lock = random.below(hot as u64) as usize;
     let token = FIRST_TOKEN_LOCK + random.below((LOCKS - FIRST_TOKEN_LOCK) as u64) as usize;
     let queue = random.below(features.queues.max(1));
-    match random.below(24) {
+    match random.below(25) {
         0 | 1 => steps.extend([Compute, Lock(lock), Compute, Touch(lock), Unlock(lock)]),
         2 | 3 => steps.extend([Lock(lock), Touch(lock), Unlock(lock), Compute]),
         4..=6 => {
@@ -165,6 +169,7 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
             steps.extend([Lock(lock), Consume { lock: token, queue, timeout: Some(random.below(20)) }, Unlock(lock)]);
         }
         19 if features.nonsense => steps.push(Nonsense(lock)),
+        23 if features.calls => steps.push(Call(random.percent(30).then(|| random.below(20)))),
         21 | 22 if features.tries => {
             let mode = if features.readers && random.percent(30) { Mode::Read } else { Mode::Write };
             steps.push(Try(lock, mode));
@@ -424,6 +429,7 @@ impl Task {
             (Step::Produce { .. }, 3) => Some(Wish::Compute),
             (Step::Produce { lock, .. }, 4) => self.unlock(*lock),
             (Step::Sleep(duration), 0) => Some(Wish::Operation(Operation::Sleep { duration: *duration })),
+            (Step::Call(timeout), 0) => Some(Wish::Operation(Operation::External { timeout: *timeout })),
             (Step::Yield, 0) => Some(Wish::Operation(Operation::Yield)),
             (Step::Spawn(program), 0) => Some(Wish::Spawn(*program)),
             (Step::Spawn(_), _) => {

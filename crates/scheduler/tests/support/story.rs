@@ -8,7 +8,7 @@
 //! Events: `request N [at T]`, `tick T`, `flush`, `mark N`, `parameters N S`, and of thread N: `lock L [for D]`,
 //! `read L [for D]`, `unlock L`, `wait L[/Q] [for D]`, `notify L[/Q]`, `notify-all L[/Q]`, `sleep D`, `yield`, `try L`,
 //! `try-read L`, `spawn M` (the host's
-//! name of the child), `join K` (the K-th child), `finish`.
+//! name of the child), `call [for D]` (answered by the entry `answer N CALL`), `join K` (the K-th child), `finish`.
 //! Grants show a thread's `now` when it is not 0: `1 granted @30`.
 
 use super::{Checked, parameters};
@@ -37,6 +37,9 @@ fn parse(event: &str) -> Event {
         }
         ["tick", time] => Entry::Tick(number(time)),
         ["flush"] => Entry::Flush,
+        ["answer", position, call] => {
+            Entry::Answer { position: number(position), path: Vec::new(), call: number(call) as u32 }
+        }
         ["mark", mark] => Entry::Mark(number(mark)),
         ["parameters", n, s] => Entry::Reconfigure(parameters(number(n) as u32, number(s) as u32)),
         [name, ref operation @ ..] => {
@@ -69,6 +72,8 @@ fn parse_operation(words: &[&str], event: &str) -> Operation {
         ["yield"] => Operation::Yield,
         ["try", name] => Operation::Try { lock: lock(name), mode: Mode::Write },
         ["try-read", name] => Operation::Try { lock: lock(name), mode: Mode::Read },
+        ["call"] => Operation::External { timeout: None },
+        ["call", "for", d] => Operation::External { timeout: Some(number(d)) },
         ["spawn", child] => Operation::Spawn { thread: ThreadIndex(number(child) as u32) },
         ["join", child] => Operation::Join { child: number(child) as u16 },
         ["finish"] => Operation::Finish,
@@ -79,6 +84,7 @@ fn parse_operation(words: &[&str], event: &str) -> Operation {
 fn show(grant: &Grant) -> String {
     match grant {
         Grant::Start { thread } => format!("start {}", thread.0),
+        Grant::Call { thread, call } => format!("{} calls {call}", thread.0),
         Grant::Finished { thread } => format!("{} finished", thread.0),
         Grant::Marked(report) => format!("marked {} in round {}", report.mark, report.round),
         Grant::Resume { thread, result, now } => {
