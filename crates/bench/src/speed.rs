@@ -111,14 +111,14 @@ pub(crate) async fn execute(arguments: SpeedArguments) -> anyhow::Result<()> {
     let mut resident = Vec::new();
     for _ in 0..arguments.runs {
         let cluster = Cluster::start(3).await?;
-        ready.push(cluster.ready_after.as_secs_f64());
+        ready.push(cluster.ready_after.as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_secs(1)).await; // idle
         for pid in machine::replica_pids(&cluster.run_directory()) {
             resident.push(machine::resident_bytes(pid).context("a replica is gone")? as f64 / f64::from(1 << 20));
         }
         cluster.end().await?;
     }
-    rows.push(Row::new("dev ready after", "s", Some("<= 3"), &ready, 0.0));
+    rows.push(Row::new("dev ready after", "ms", Some("<= 3000"), &ready, 0.0));
     rows.push(Row::new("idle memory of a replica", "MiB", Some("<= 40"), &resident, 0.0));
 
     let cluster = Cluster::start(3).await?;
