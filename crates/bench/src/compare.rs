@@ -3,7 +3,7 @@
 
 use crate::{
     cluster::Cluster,
-    results::{Row, STEAL_MAX, keep},
+    results::{Row, STEAL_MAX, keep, print},
     speed::{Measured, measure},
 };
 use anyhow::{Context, bail};
@@ -33,6 +33,9 @@ pub(crate) struct CompareArguments {
     /// Only print, do not append to bench/results/compare-redis.jsonl.
     #[arg(long)]
     no_keep: bool,
+    /// Print the rows as JSON lines.
+    #[arg(long)]
+    json: bool,
 }
 
 /// A plain Redis. Killed when dropped.
@@ -108,9 +111,7 @@ pub(crate) async fn execute(arguments: CompareArguments) -> anyhow::Result<()> {
         rows.push(Row::new(&format!("{name}: SET p50"), "us", None, &values(|run| run.p50_us), steal));
         rows.push(Row::new(&format!("{name}: SET p99"), "us", None, &values(|run| run.p99_us), steal));
     }
-    for row in &rows {
-        println!("{}", serde_json::to_string(row)?);
-    }
+    print(&rows, arguments.json)?;
     if !arguments.no_keep {
         eprintln!("kept in {}", keep("compare-redis.jsonl", &rows)?.display());
     }

@@ -29,6 +29,19 @@ pub(crate) struct Row {
     pub(crate) machine: String,
 }
 
+/// Prints the rows: for people, or as the JSON lines that are kept.
+pub(crate) fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
+    for row in rows {
+        if json {
+            println!("{}", serde_json::to_string(row)?);
+        } else {
+            let goal = row.goal.as_ref().map_or_else(String::new, |goal| format!(" (goal {goal})"));
+            println!("{}: {} {}, spread {}{goal}", row.name, row.median, row.unit, row.spread);
+        }
+    }
+    Ok(())
+}
+
 impl Row {
     pub(crate) fn new(name: &str, unit: &'static str, goal: Option<&str>, values: &[f64], steal: f64) -> Self {
         let mut sorted = values.to_vec();

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{Cluster, program},
-    results::{Row, STEAL_MAX, keep},
+    results::{Row, STEAL_MAX, keep, print},
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -22,6 +22,9 @@ pub(crate) struct SpeedArguments {
     /// Only print, do not append to bench/results/speed.jsonl.
     #[arg(long)]
     no_keep: bool,
+    /// Print the rows as JSON lines.
+    #[arg(long)]
+    json: bool,
 }
 
 /// What `bench --json` prints.
@@ -136,9 +139,7 @@ pub(crate) async fn execute(arguments: SpeedArguments) -> anyhow::Result<()> {
         rows.extend(figure.rows(&measured));
     }
     cluster.end().await?;
-    for row in &rows {
-        println!("{}", serde_json::to_string(row)?);
-    }
+    print(&rows, arguments.json)?;
     if !arguments.no_keep {
         eprintln!("kept in {}", keep("speed.jsonl", &rows)?.display());
     }
