@@ -59,13 +59,10 @@ fn server() -> Option<Server> {
         let mut server = Server { child, port };
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                stream.write_all(b"PING\r\n").unwrap();
-                let mut pong = [0; 7];
-                if stream.read_exact(&mut pong).is_ok() && &pong == b"+PONG\r\n" {
-                    return Some(server);
-                }
+            match TcpStream::connect(("127.0.0.1", port)).ok().and_then(process_id) {
+                Some(id) if id == server.child.id() => return Some(server),
+                Some(_) => break, // another test's server was quicker to take the port
+                None => {}
             }
             if server.child.try_wait().unwrap().is_some() {
                 break; // somebody else took the port
@@ -74,6 +71,23 @@ fn server() -> Option<Server> {
         }
     }
     panic!("redis-server does not start");
+}
+
+/// Which process answers there.
+fn process_id(mut stream: TcpStream) -> Option<u32> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"INFO server\r\n").ok()?;
+    let mut text = Vec::new();
+    loop {
+        let mut piece = [0; 4_096];
+        let length = stream.read(&mut piece).ok().filter(|length| *length > 0)?;
+        text.extend_from_slice(&piece[..length]);
+        let so_far = String::from_utf8_lossy(&text);
+        let rest = so_far.split_once("process_id:").map(|(_, rest)| rest.to_owned());
+        if let Some((number, _)) = rest.as_deref().and_then(|rest| rest.split_once("\r\n")) {
+            return number.parse().ok();
+        }
+    }
 }
 
 /// A connection to the real server.
