@@ -75,9 +75,12 @@ impl Cluster {
     /// What messages of this cluster are checked against.
     #[must_use]
     pub fn verify_context(&self) -> VerifyContext {
+        let configuration = self.membership.configuration();
+        let members = configuration.members.iter().flat_map(|member| [member.host_key, member.register_key]);
+        let keys = members.chain(configuration.client_keys.iter().copied());
         VerifyContext {
-            cluster: self.membership.configuration().cluster,
-            verifier: Verifier::ed25519(),
+            cluster: configuration.cluster,
+            verifier: Verifier::ed25519_knowing(keys),
             membership: self.membership.clone(),
         }
     }

@@ -46,6 +46,13 @@ const PROVIDED_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the own log that are replayed at once.
 const REPLAY_BYTES: usize = 4 << 20;
 
+/// A disk that has just been faster than this is waited for in the loop when nothing else waits: a hand-over to the
+/// storage thread and back takes a tenth of it.
+const SYNC_HERE_MAX: Duration = Duration::from_millis(1);
+
+/// Writes in the loop between two looks at timers and everything else: a block of one's own, and what follows from it.
+const WRITES_HERE_MAX: usize = 4;
+
 /// A connection at rest sleeps; when no timer is set, this wakes the loop all the same.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -106,6 +113,8 @@ pub struct Node {
     group: Vec<Entry>,
     group_promises: Vec<Promise>,
     group_urgent: bool,
+    /// The last sync was short enough to be waited for in the loop.
+    sync_is_fast: bool,
     /// Groups on their way to the disk.
     waiting: VecDeque<(Ticket, Vec<Promise>)>,
     /// Peers for which the log is being read.
@@ -247,6 +256,7 @@ impl Node {
             group: Vec::new(),
             group_promises: Vec::new(),
             group_urgent: false,
+            sync_is_fast: false,
             waiting: VecDeque::new(),
             providing: BTreeSet::new(),
             halted: None,
@@ -291,6 +301,7 @@ impl Node {
             }
             // What finishes now goes into the stored replies; there is nobody to send anything to yet.
             self.turn(None);
+            self.store_later();
         }
         if last > SequenceNumber(0) {
             tracing::info!(decisions = last.0, seconds = start.elapsed().as_secs_f32(), "replayed the log");
@@ -322,6 +333,7 @@ impl Node {
             tokio::spawn(transport::listen(listener, acceptor, move |result| admit(result, notify.clone())));
         self.inputs.push(Input::Start);
         self.turn(Some(&links));
+        self.store_later();
         tracing::info!(replica = %self.config.id, address = %self.config.listen, "serving");
 
         let mut stop = pin!(stop);
@@ -359,6 +371,9 @@ impl Node {
                 self.inputs.push(Input::Timeout(timer));
             }
             self.turn(Some(&links));
+            if let Err(error) = self.store(&links, &arrivals).await {
+                break Err(error);
+            }
             self.gauge(&links);
         };
         accepting.abort();
@@ -378,17 +393,7 @@ impl Node {
     fn notice(&mut self, notice: Notice, links: &mut Links) -> Result<(), NodeError> {
         match notice {
             Notice::Accepted(accepted) => links.accepted(accepted),
-            Notice::Stored(Report::Durable { ticket, took, entries }) => {
-                self.counters.sync.record(took.as_secs_f64());
-                self.counters.group.record(entries as f64);
-                while self.waiting.front().is_some_and(|(waits, _)| *waits <= ticket) {
-                    let (_, promises) = self.waiting.pop_front().expect("just looked at");
-                    self.inputs.extend(promises.into_iter().map(|promise| match promise {
-                        Promise::Persisted(id) => Input::Persisted(id),
-                        Promise::Answered(answer) => Input::Answered(answer),
-                    }));
-                }
-            }
+            Notice::Stored(Report::Durable { ticket, took, entries }) => self.durable(ticket, took, entries),
             Notice::Stored(Report::Failed(error)) => return Err(error.into()),
             Notice::Worked => self.worked.store(false, Ordering::Release),
             Notice::Provided { to, message } => {
@@ -403,6 +408,20 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Everything up to `ticket` is on the disk.
+    fn durable(&mut self, ticket: Ticket, took: Duration, entries: usize) {
+        self.sync_is_fast = took < SYNC_HERE_MAX;
+        self.counters.sync.record(took.as_secs_f64());
+        self.counters.group.record(entries as f64);
+        while self.waiting.front().is_some_and(|(waits, _)| *waits <= ticket) {
+            let (_, promises) = self.waiting.pop_front().expect("just looked at");
+            self.inputs.extend(promises.into_iter().map(|promise| match promise {
+                Promise::Persisted(id) => Input::Persisted(id),
+                Promise::Answered(answer) => Input::Answered(answer),
+            }));
+        }
     }
 
     fn status(&self) -> Status {
@@ -467,7 +486,7 @@ impl Node {
         }
     }
 
-    /// Feeds the inputs, then what execution makes of the outputs, until nothing is left; then one group goes to the
+    /// Feeds the inputs, then what execution makes of the outputs, until nothing is left, and gathers a group for the
     /// disk. Without links, at the replay, there is nobody to send to.
     fn turn(&mut self, links: Option<&Links>) {
         loop {
@@ -496,6 +515,40 @@ impl Node {
                 break;
             }
         }
+    }
+
+    /// Sends the gathered group to the disk. While nothing else waits for this loop, that is done here: the hand-over to
+    /// the storage thread and back would take as long as the sync.
+    async fn store(&mut self, links: &Links, arrivals: &Arrivals) -> Result<(), NodeError> {
+        for _ in 0..WRITES_HERE_MAX {
+            if !self.group_urgent || !self.sync_is_fast {
+                break;
+            }
+            // First of all whatever was said leaves.
+            tokio::task::yield_now().await;
+            if !(arrivals.peers.is_empty() && arrivals.clients.is_empty() && self.notices.is_empty()) {
+                break;
+            }
+            match self.log.write_here(std::mem::take(&mut self.group)) {
+                Ok(Report::Durable { ticket, took, entries }) => {
+                    self.group_urgent = false;
+                    self.waiting.push_back((ticket, std::mem::take(&mut self.group_promises)));
+                    self.durable(ticket, took, entries);
+                    self.turn(Some(links));
+                }
+                Ok(Report::Failed(error)) => return Err(error.into()),
+                Err(group) => {
+                    self.group = group;
+                    break;
+                }
+            }
+        }
+        self.store_later();
+        Ok(())
+    }
+
+    /// Gives the gathered group to the storage thread.
+    fn store_later(&mut self) {
         if !self.group_promises.is_empty() || !self.group.is_empty() {
             let ticket = self.log.append(self.group.drain(..), self.group_urgent);
             self.waiting.push_back((ticket, std::mem::take(&mut self.group_promises)));

@@ -479,6 +479,43 @@ fn the_thread_answers_in_order_and_seals_at_the_end() {
 }
 
 #[test]
+fn whoever_has_the_time_writes_what_is_queued_too_and_in_order() {
+    let disk = MemoryDisk::default();
+    let (sender, reports) = std::sync::mpsc::channel();
+    let thread = LogThread::start(opened(&disk), move |report| drop(sender.send(report))).unwrap();
+    for sequence in 1..=100 {
+        thread.append([register(0)], sequence % 2 == 0);
+        let last = 2 * sequence;
+        match thread.write_here(vec![block(sequence, 0, 50), register(u8::try_from(sequence).unwrap())]) {
+            Ok(Report::Durable { ticket, .. }) => assert_eq!(ticket, last, "and so is everything before it"),
+            Ok(Report::Failed(error)) => panic!("the disk is fine: {error}"),
+            // The thread was faster with what was queued.
+            Err(entries) => assert_eq!(thread.append(entries, true), last),
+        }
+    }
+    drop(thread);
+    for report in reports {
+        assert!(matches!(report, Report::Durable { .. }), "{report:?}");
+    }
+    let log = opened(&disk.crashed());
+    assert_eq!((version(&log.recovered), log.recovered.blocks.len()), (Some(100), 100));
+}
+
+#[test]
+fn after_a_failure_here_nothing_is_written_or_answered_any_more() {
+    let disk = MemoryDisk::default();
+    let (sender, reports) = std::sync::mpsc::channel();
+    let log = opened(&disk);
+    disk.fail_after(1, io::ErrorKind::Other);
+    let thread = LogThread::start(log, move |report| drop(sender.send(report))).unwrap();
+    assert!(matches!(thread.write_here(vec![block(1, 0, 10)]), Ok(Report::Failed(_))));
+    let again = thread.write_here(vec![block(2, 0, 10)]).unwrap_err();
+    thread.append(again, true);
+    drop(thread);
+    assert!(reports.recv().is_err());
+}
+
+#[test]
 fn what_nobody_waits_for_is_written_all_the_same() {
     let disk = MemoryDisk::default();
     let (sender, reports) = std::sync::mpsc::channel();

@@ -1,9 +1,15 @@
 //! The thread that writes: takes everything that is queued, writes it as one group, syncs once, reports.
+//!
+//! Whoever has nothing else to do may write in its place ([`LogThread::write_here`]): that saves two hand-overs, which
+//! cost as much as a sync of a fast disk.
+//!
+//! Invariant: whoever takes entries from the queue holds the writer, so entries are written in the order of their
+//! tickets.
 
 use super::recover::Opened;
 use super::write::Writer;
 use super::{Entry, StorageError};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,10 +45,17 @@ pub struct LogThread {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// `None` once the disk has failed: after a failed sync nobody knows what it holds, and nothing more is written.
+    writer: Mutex<Option<Writer>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +66,29 @@ struct Queue {
     ticket: Ticket,
     urgent: bool,
     since: Option<Instant>,
+    /// The thread sleeps until somebody wakes it, not only until what waits is due.
+    idle: bool,
     stop: bool,
+}
+
+impl Queue {
+    fn push(&mut self, entries: impl IntoIterator<Item = Entry>) -> Ticket {
+        for entry in entries {
+            self.bytes += bytes(&entry);
+            self.entries.push(entry);
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self.ticket += 1;
+        self.ticket
+    }
+
+    /// What waits; nothing when somebody else has taken it.
+    fn take(&mut self) -> Option<(Vec<Entry>, Ticket)> {
+        self.since.take()?;
+        self.urgent = false;
+        self.bytes = 0;
+        Some((std::mem::take(&mut self.entries), self.ticket))
+    }
 }
 
 impl LogThread {
@@ -62,10 +97,10 @@ impl LogThread {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(opened: Opened, report: impl Fn(Report) + Send + 'static) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let writer = Mutex::new(Some(opened.writer));
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), writer });
         let theirs = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("storage".into()).spawn(move || run(opened.writer, &theirs, &report))?;
+        let thread = std::thread::Builder::new().name("storage".into()).spawn(move || run(&theirs, &report))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -73,20 +108,35 @@ impl LogThread {
     /// ones; the others go with the next group.
     pub fn append(&self, entries: impl IntoIterator<Item = Entry>, urgent: bool) -> Ticket {
         let mut queue = lock(&self.shared.queue);
-        queue.ticket += 1;
-        for entry in entries {
-            queue.bytes += bytes(&entry);
-            queue.entries.push(entry);
-        }
-        queue.since.get_or_insert_with(Instant::now);
-        let wake = (urgent && !queue.urgent) || queue.entries.len() == 1;
+        let ticket = queue.push(entries);
+        let wake = queue.idle || (urgent && !queue.urgent);
         queue.urgent |= urgent;
-        let ticket = queue.ticket;
+        queue.idle = false;
         drop(queue);
         if wake {
             self.shared.wake.notify_one();
         }
         ticket
+    }
+
+    /// Writes what is queued and these entries in the calling thread, and reports.
+    ///
+    /// # Errors
+    /// The entries, when the thread is just writing or the disk has failed: they are to be queued.
+    pub fn write_here(&self, entries: Vec<Entry>) -> Result<Report, Vec<Entry>> {
+        let mut writer = match self.shared.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(entries),
+        };
+        if writer.is_none() {
+            return Err(entries);
+        }
+        let mut queue = lock(&self.shared.queue);
+        queue.push(entries);
+        let (entries, ticket) = queue.take().expect("it was just filled");
+        drop(queue);
+        Ok(write(&mut writer, entries, ticket).expect("it has not failed before"))
     }
 
     /// Bytes that wait to be written.
@@ -113,44 +163,54 @@ fn bytes(entry: &Entry) -> usize {
     }
 }
 
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(mut writer: Writer, shared: &Shared, report: &impl Fn(Report)) {
-    while let Some((entries, ticket)) = next(shared) {
-        let start = Instant::now();
-        let count = entries.len();
-        let result = groups(entries).try_for_each(|group| writer.append(&group));
-        match result {
-            Ok(()) => report(Report::Durable { ticket, took: start.elapsed(), entries: count }),
-            Err(error) => {
-                // After a failed sync nobody knows what the disk holds: not one answer more.
-                report(Report::Failed(error));
-                return;
-            }
-        }
+fn run(shared: &Shared, report: &impl Fn(Report)) {
+    while wait(shared) {
+        let mut writer = lock(&shared.writer);
+        let Some((entries, ticket)) = lock(&shared.queue).take() else { continue };
+        let Some(written) = write(&mut writer, entries, ticket) else { return };
+        drop(writer);
+        report(written);
     }
-    if let Err(error) = writer.seal() {
+    let sealed = lock(&shared.writer).as_mut().map_or(Ok(()), Writer::seal);
+    if let Err(error) = sealed {
         report(Report::Failed(error));
     }
 }
 
-/// Waits for work; `None` when it is time to end and nothing is left.
-fn next(shared: &Shared) -> Option<(Vec<Entry>, Ticket)> {
+/// `None` after a failure: not one answer more.
+fn write(writer: &mut Option<Writer>, entries: Vec<Entry>, ticket: Ticket) -> Option<Report> {
+    let start = Instant::now();
+    let count = entries.len();
+    let open = writer.as_mut()?;
+    Some(match groups(entries).try_for_each(|group| open.append(&group)) {
+        Ok(()) => Report::Durable { ticket, took: start.elapsed(), entries: count },
+        Err(error) => {
+            *writer = None;
+            Report::Failed(error)
+        }
+    })
+}
+
+/// Waits until something is due; false when it is time to end and nothing is left.
+fn wait(shared: &Shared) -> bool {
     let mut queue = lock(&shared.queue);
     loop {
         match queue.since {
-            None if queue.stop => return None,
-            None => queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            None if queue.stop => return false,
+            None => {
+                queue.idle = true;
+                queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.idle = false;
+            }
             Some(since) => {
                 let due = since + LAZY;
                 let now = Instant::now();
                 if queue.urgent || queue.stop || due <= now || queue.bytes >= GROUP_BYTES_MAX {
-                    queue.urgent = false;
-                    queue.since = None;
-                    queue.bytes = 0;
-                    return Some((std::mem::take(&mut queue.entries), queue.ticket));
+                    return true;
                 }
                 queue = shared.wake.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0;
             }
