@@ -12,6 +12,7 @@
 
 use crate::trace::DigestWriter;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 /// Bits of one place of a path.
 const PLACE_BITS: u32 = 16;
@@ -57,8 +58,19 @@ impl ThreadId {
         Some((Self { position: self.position, path: self.path & !((number as u128) << shift) }, number))
     }
 
+    /// Place in the log and path of births.
+    pub(crate) fn name(self) -> (u64, Vec<u16>) {
+        let places = (1..=u128::BITS / PLACE_BITS).map(|place| (self.path >> (u128::BITS - place * PLACE_BITS)) as u16);
+        (self.position, places.take_while(|number| *number != 0).collect())
+    }
+
     pub(crate) const fn words(self) -> [u64; 3] {
         [self.position, (self.path >> 64) as u64, self.path as u64]
+    }
+
+    /// From its [`ThreadId::words`].
+    pub(crate) const fn of_words([position, high, low]: [u64; 3]) -> Self {
+        Self { position, path: (high as u128) << 64 | low as u128 }
     }
 }
 
@@ -185,7 +197,7 @@ mod tests {
         assert_eq!(Families::next(id, 0), None);
         assert_eq!(Families::next(ThreadId::request(1), u16::MAX), None);
         assert_eq!(ThreadId::request(1).child(0), None);
-        assert_eq!(ThreadId::of(1, &[3; 8]), Some(id));
+        assert_eq!((ThreadId::of(1, &[3; 8]), id.name()), (Some(id), (1, alloc::vec![3; 8])));
         assert_eq!((ThreadId::of(1, &[3; 9]), ThreadId::of(1, &[0])), (None, None));
     }
 

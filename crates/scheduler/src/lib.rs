@@ -13,14 +13,20 @@ extern crate alloc;
 
 mod cycles;
 mod family;
+mod kept;
 mod list;
 mod locks;
+mod parameters;
 pub mod presets;
 pub mod sequential;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace;
 pub mod uds;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+pub use parameters::{Change, ClassRule, Order, Parameters, Predicate};
 
 /// A scheduling policy.
 pub trait Scheduler: Send {
@@ -29,6 +35,29 @@ pub trait Scheduler: Send {
 
     /// What it is doing, for people and hints; never for a decision.
     fn status(&self) -> Status;
+
+    /// The global parameters in force, for people; a policy may have none.
+    fn parameters(&self) -> Option<&Parameters> {
+        None
+    }
+
+    /// At most `limit` of the last grants, with a number of `from` or more, in an order that is the same on all replicas:
+    /// to find the first grant in which two of them differ. Only of rounds that have ended.
+    fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
+        let _ = (from, limit);
+        Vec::new()
+    }
+
+    /// From now on [`Grant::RoundEnded`] is given, or no longer. A policy without rounds never gives it.
+    fn observe(&mut self, on: bool) {
+        let _ = on;
+    }
+
+    /// What a thread is doing, for people; never for a decision.
+    fn standing(&self, thread: ThreadIndex) -> Standing {
+        let _ = thread;
+        Standing::Nowhere
+    }
 }
 
 /// The host's name for a live thread: an index into its table of tasks, given with the event that creates the thread
@@ -78,13 +107,15 @@ pub enum Entry {
         position: u64,
         /// Its first `now`.
         timestamp: u64,
+        /// What is known of it before it runs.
+        declaration: Declaration,
     },
     /// Agreed time.
     Tick(u64),
     /// Go on without new requests.
     Flush,
-    /// New global parameters, from the next round on.
-    Reconfigure(Parameters),
+    /// Changes global parameters, from the next round on; behind what handlers changed in the same round.
+    Reconfigure(Change),
     /// An outside call of a thread was answered; what with, the host keeps. Without effect when no such call is
     /// outstanding at the end of the round that consumes it.
     Answer {
@@ -97,6 +128,39 @@ pub enum Entry {
     },
     /// Close the round and report; the number comes back in [`Grant::Marked`].
     Mark(u64),
+}
+
+/// What is known of a request before it runs: from the log alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Declaration {
+    /// What predicates see. Its children are of the same class.
+    pub class: u16,
+    /// How it takes its locks.
+    pub lane: Lane,
+    /// The locks that it will use. Each once; of several for one lock, the uses add up and a writer wins.
+    pub locks: Vec<DeclaredLock>,
+}
+
+/// How a request takes its locks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lane {
+    /// In rounds, with steps. Declared locks are only foreknowledge, for predicates.
+    #[default]
+    Undeclared,
+    /// By tickets, one for each declared lock, in log order. It may lock what it declared, unlock, notify and finish;
+    /// anything else is [`OperationResult::NotDeclared`].
+    Declared,
+}
+
+/// A lock that a request will use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeclaredLock {
+    /// Which.
+    pub lock: LockId,
+    /// How.
+    pub mode: Mode,
+    /// How often it is locked and unlocked; 0 counts as 1.
+    pub uses: u32,
 }
 
 /// What a thread asks for. Deadlines and timeouts in microseconds of agreed time.
@@ -165,6 +229,10 @@ pub enum Operation {
         /// Give up after this long.
         timeout: Option<u64>,
     },
+    /// Changes global parameters, from the next round on. Returns at once. Of several in a round the highest slot wins.
+    ///
+    /// Boxed, as what is seldom given: operations and grants are moved with every lock.
+    Reconfigure(Box<Change>),
     /// The handler came to its end; locks still owned are released in the order of their acquisition.
     Finish,
 }
@@ -200,7 +268,74 @@ pub enum Grant {
         thread: ThreadIndex,
     },
     /// The round that a Mark closed has ended; no operation of a later round was performed before this grant.
-    Marked(RoundReport),
+    Marked(Box<RoundReport>),
+    /// A round has ended; given only while somebody observes.
+    RoundEnded(Box<RoundEnd>),
+}
+
+/// A grant of a round that has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GrantRecord {
+    /// Counted from the beginning, in the order in which the trace has them: a round's by thread.
+    pub number: u64,
+    /// In which round.
+    pub round: u64,
+    /// The thread's request.
+    pub position: u64,
+    /// Which child of which child of the request's own thread.
+    pub path: Vec<u16>,
+    /// Which lock.
+    pub lock: LockId,
+    /// How.
+    pub mode: Mode,
+    /// How many writers owned the lock before, since it was last idle.
+    pub writers_before: u64,
+}
+
+/// A round that has ended, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoundEnd {
+    /// Which.
+    pub round: u64,
+    /// Threads that were primary in it.
+    pub primaries: usize,
+    /// Declared requests that it consumed.
+    pub admitted: usize,
+    /// What holds from the next round on.
+    pub parameters: Parameters,
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// There is no such thread.
+    Nowhere,
+    /// Never yet selected.
+    Fresh,
+    /// Computes.
+    Running,
+    /// Waits to be selected.
+    NotPrimary,
+    /// Waits for its turn in the round.
+    AwaitingTurn,
+    /// Waits for a step in a later round.
+    OutOfSteps,
+    /// Queues at a lock.
+    Enqueued,
+    /// Tries a lock until the end of the round.
+    Trying,
+    /// Parked behind a lock whose owner is parked.
+    Blocked,
+    /// Waits until its ticket for a lock is first.
+    Ticket,
+    /// In a wait queue.
+    Waiting,
+    /// Until its deadline.
+    Sleeping,
+    /// Until a child has finished.
+    Joining,
+    /// Until an outside call is answered.
+    External,
 }
 
 /// How an operation ended.
@@ -217,6 +352,8 @@ pub enum OperationResult {
     NotPossible,
     /// A try: somebody stands against it.
     Occupied,
+    /// A thread of the declared lane did what it had not declared. Nothing happened.
+    NotDeclared,
 }
 
 /// What all replicas agree on at the end of a round closed by a Mark.
@@ -245,28 +382,4 @@ pub struct Status {
     pub needs_flush: bool,
     /// Earliest armed deadline.
     pub deadline: Option<u64>,
-}
-
-/// Global parameters: they change only at a round boundary, through an ordered entry.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Parameters {
-    /// n: primaries per round.
-    pub primaries: u32,
-    /// s: steps per primary and round; `u32::MAX` = unlimited.
-    pub steps: u32,
-    /// Who may take the next step.
-    pub order: Order,
-    /// k: short rounds per Flush.
-    pub flush_rounds: u32,
-}
-
-/// In which order the slots of a round take their steps. Every slot occurs in it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Order {
-    /// 0 1 2 ... 0 1 2 ...
-    RoundRobin,
-    /// q steps of slot 0, q of slot 1, ...
-    Quantum(u32),
-    /// This vector of slots; slots missing in it take their steps behind it.
-    Explicit(Vec<u16>),
 }

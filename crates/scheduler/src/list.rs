@@ -1,5 +1,6 @@
 //! Doubly linked lists through indices: O(1) append and removal from the middle, no allocation per element.
-//! One [`Links`] serves many [`List`]s as long as a node stands in at most one of them at a time.
+//! One store of links serves many [`List`]s as long as a node stands in at most one of them at a time: [`Links`], or
+//! whatever keeps the links with its nodes, on several sides if they stand in several lists.
 //! Knows nothing of what its nodes mean.
 //!
 //! ```text
@@ -11,10 +12,21 @@ use alloc::vec::Vec;
 /// No node.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// The neighbours of a node.
 #[derive(Clone, Copy, Debug)]
-struct Link {
+pub(crate) struct Link {
     previous: u32,
     next: u32,
+}
+
+/// In no list.
+pub(crate) const LOOSE: Link = Link { previous: NONE, next: NONE };
+
+/// Where the links of nodes are.
+pub(crate) trait Linked<const SIDE: usize> {
+    fn link(&self, node: u32) -> Link;
+
+    fn link_mut(&mut self, node: u32) -> &mut Link;
 }
 
 /// The neighbours of every node.
@@ -32,7 +44,7 @@ impl Links {
     /// Makes room for the nodes `0..count`.
     pub(crate) fn reserve(&mut self, count: usize) {
         if self.0.len() < count {
-            self.0.resize(count, Link { previous: NONE, next: NONE });
+            self.0.resize(count, LOOSE);
         }
     }
 
@@ -50,6 +62,18 @@ impl Links {
     }
 }
 
+impl Linked<0> for Links {
+    #[inline]
+    fn link(&self, node: u32) -> Link {
+        self.0[node as usize]
+    }
+
+    #[inline]
+    fn link_mut(&mut self, node: u32) -> &mut Link {
+        &mut self.0[node as usize]
+    }
+}
+
 impl List {
     pub(crate) const EMPTY: List = List { first: NONE, last: NONE };
 
@@ -62,31 +86,35 @@ impl List {
     }
 
     /// The node must stand in no list over these links.
-    pub(crate) fn push_back(&mut self, links: &mut Links, node: u32) {
-        links.0[node as usize] = Link { previous: self.last, next: NONE };
+    #[inline]
+    pub(crate) fn push_back<const SIDE: usize>(&mut self, links: &mut impl Linked<SIDE>, node: u32) {
+        *links.link_mut(node) = Link { previous: self.last, next: NONE };
         match some(self.last) {
-            Some(last) => links.0[last as usize].next = node,
+            Some(last) => links.link_mut(last).next = node,
             None => self.first = node,
         }
         self.last = node;
     }
 
     /// The node must stand in this list.
-    pub(crate) fn remove(&mut self, links: &mut Links, node: u32) {
-        let Link { previous, next } = links.0[node as usize];
+    #[inline]
+    pub(crate) fn remove<const SIDE: usize>(&mut self, links: &mut impl Linked<SIDE>, node: u32) {
+        let Link { previous, next } = core::mem::replace(links.link_mut(node), LOOSE);
         match some(previous) {
-            Some(previous) => links.0[previous as usize].next = next,
+            Some(previous) => links.link_mut(previous).next = next,
             None => self.first = next,
         }
         match some(next) {
-            Some(next) => links.0[next as usize].previous = previous,
+            Some(next) => links.link_mut(next).previous = previous,
             None => self.last = previous,
         }
-        links.0[node as usize] = Link { previous: NONE, next: NONE };
     }
 
-    pub(crate) fn iter<'a>(&self, links: &'a Links) -> impl Iterator<Item = u32> + use<'a> {
-        core::iter::successors(self.first(), |node| links.next(*node))
+    pub(crate) fn iter<'a, const SIDE: usize, L: Linked<SIDE>>(
+        &self,
+        links: &'a L,
+    ) -> impl Iterator<Item = u32> + use<'a, SIDE, L> {
+        core::iter::successors(self.first(), |node| some(links.link(*node).next))
     }
 }
 

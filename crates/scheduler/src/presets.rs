@@ -5,16 +5,16 @@
 //! | `sequential` | one request after the other | one primary, unlimited steps, nothing runs ahead: [`Sequential`] |
 //! | `sat` | single active thread: the next one runs when this one blocks | one primary, unlimited steps, nothing runs ahead |
 //! | `mat` | multiple active threads: others compute, one may lock | one primary, unlimited steps, others run ahead |
+//! | `pmat` | predicted MAT: who wants no lock that an elder thread may still want, may lock | unlimited steps, predicate on declared future locks |
 //! | `pds1`, `pds2` | preemptive deterministic scheduling: a pool, one or two locks each per round | n = pool, 1 or 2 steps |
 //! | `round-robin` | turns of all threads | all are primaries, unlimited steps; rounds end by Flush or Tick only |
 //! | `uds` | | many more primaries than cores, some steps |
 //!
-//! PMAT (a thread runs when its declared future locks allow it) needs predicates, which are not there.
 //! Source: Hauck, Habiger, Domaschka, SRDS 2016, which shows them to be cases of UDS.
 
 use crate::sequential::Sequential;
 use crate::uds::Uds;
-use crate::{Order, Parameters, Scheduler};
+use crate::{Order, Parameters, Predicate, Scheduler};
 use alloc::boxed::Box;
 
 /// Steps that never run out.
@@ -45,13 +45,14 @@ pub struct Preset {
 
 impl Preset {
     /// All names.
-    pub const NAMES: [&'static str; 7] = ["sequential", "sat", "mat", "pds1", "pds2", "round-robin", "uds"];
+    pub const NAMES: [&'static str; 8] = ["sequential", "sat", "mat", "pmat", "pds1", "pds2", "round-robin", "uds"];
 
     /// The preset of this name.
     pub fn named(name: &str) -> Option<Self> {
         let (parameters, start_ahead) = match name {
             "sequential" | "sat" => (Parameters::sat(), false),
             "mat" => (Parameters::sat(), true),
+            "pmat" => (Parameters::pmat(), true),
             "pds1" => (Parameters::pds(POOL, 1), true),
             "pds2" => (Parameters::pds(POOL, 2), true),
             "round-robin" => (Parameters::round_robin(), true),
@@ -70,12 +71,17 @@ impl Preset {
 
 impl Parameters {
     const fn round_robin_of(primaries: u32, steps: u32) -> Self {
-        Self { primaries, steps, order: Order::RoundRobin, flush_rounds: FLUSH_ROUNDS }
+        Self { primaries, steps, order: Order::RoundRobin, flush_rounds: FLUSH_ROUNDS, predicate: Predicate::All }
     }
 
     /// One thread holds all rights until it blocks: SAT, and with threads that run ahead MAT.
     pub const fn sat() -> Self {
         Self::round_robin_of(1, UNLIMITED)
+    }
+
+    /// MAT, and more primaries: all of the eldest that want no lock in common.
+    pub fn pmat() -> Self {
+        Self { predicate: Predicate::FutureLocks, ..Self::round_robin_of(MANY, UNLIMITED) }
     }
 
     /// PDS: a pool of threads, so many locks each per round.

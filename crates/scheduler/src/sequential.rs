@@ -21,17 +21,20 @@
 //! * Try: at once. One that fails lets others go first, like a yield: who tries again and again keeps nobody out.
 //! * A child is ready at once, and behind its parent. A cycle that a join closes: the youngest lock operation on it gets
 //!   Deadlock.
-//! * Each selection of a thread is a round. Parameters do not concern it.
+//! * A declared request gets its tickets when it is read; who waits for one is never the victim of a cycle.
+//! * Each selection of a thread is a round. Parameters do not concern it: a change of them is accepted and has no effect.
 //!
 //! Invariants: at most one thread runs; a lock has an entry only while somebody owns it or stands at it.
 
 use crate::cycles::Cycles;
 use crate::family::{Child, Families, ThreadId};
-use crate::locks::{LockIndex, Locks, Place};
-use crate::trace::{DigestWriter, Trace, Word};
+use crate::locks::{Acquired, ByTicket, Grip, Heir, LockIndex, Locks, Place, normalized};
+use crate::trace::{DigestWriter, Grants, Trace};
 use crate::{
-    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, QueueId, RoundReport, Scheduler, Status, ThreadIndex,
+    Entry, Event, Grant, GrantRecord, Lane, LockId, Mode, Operation, OperationResult, QueueId, RoundReport, Scheduler,
+    Standing, Status, ThreadIndex,
 };
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
@@ -53,6 +56,8 @@ enum State {
     Sleeping,
     Joining,
     External,
+    /// Until its ticket is first.
+    Ticket,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,6 +87,8 @@ struct Thread {
     joined: bool,
     /// Outside calls that it has made.
     calls: u32,
+    /// Has tickets.
+    declared: bool,
 }
 
 const VACANT: Thread = Thread {
@@ -94,6 +101,7 @@ const VACANT: Thread = Thread {
     joins: None,
     joined: false,
     calls: 0,
+    declared: false,
 };
 
 /// The policy.
@@ -118,7 +126,7 @@ pub struct Sequential {
     now: u64,
     round: u64,
     /// Grants of the running thread since it was selected.
-    grants: Word,
+    grants: Grants,
     trace: Trace,
     alive: usize,
     /// Requests not yet read.
@@ -131,7 +139,7 @@ impl Scheduler for Sequential {
         match event {
             Event::Operation { thread, operation } => self.operation(thread.0, operation, grants),
             Event::Entry(entry) => {
-                if let Entry::Request { thread, position, timestamp } = &entry {
+                if let Entry::Request { thread, position, timestamp, .. } = &entry {
                     assert!(self.last_position < Some(*position), "positions ascend");
                     self.last_position = Some(*position);
                     self.create(thread.0, ThreadId::request(*position), *timestamp);
@@ -151,6 +159,25 @@ impl Scheduler for Sequential {
             parked: self.alive - unparked,
             needs_flush: self.running.is_none() && !self.yielded.is_empty(),
             deadline: self.timers.first().map(|(deadline, ..)| *deadline),
+        }
+    }
+
+    fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
+        self.trace.kept().records(from, limit)
+    }
+
+    fn standing(&self, thread: ThreadIndex) -> Standing {
+        match self.threads.get(thread.0 as usize).map_or(State::Vacant, |thread| thread.state) {
+            State::Vacant => Standing::Nowhere,
+            State::Fresh => Standing::Fresh,
+            State::Running => Standing::Running,
+            State::Ready | State::Yielded => Standing::NotPrimary,
+            State::Enqueued => Standing::Enqueued,
+            State::Ticket => Standing::Ticket,
+            State::Waiting => Standing::Waiting,
+            State::Sleeping => Standing::Sleeping,
+            State::Joining => Standing::Joining,
+            State::External => Standing::External,
         }
     }
 }
@@ -216,8 +243,15 @@ impl Sequential {
 
     fn read(&mut self, entry: Entry, grants: &mut Vec<Grant>) {
         match entry {
-            Entry::Request { thread, .. } => {
+            Entry::Request { thread, declaration, .. } => {
                 self.unread -= 1;
+                if declaration.lane == Lane::Declared {
+                    self.threads[thread.0 as usize].declared = true;
+                    for declared in normalized(declaration.locks) {
+                        let lock = self.locks.issue(thread.0, declared);
+                        self.hand_over(lock);
+                    }
+                }
                 self.run(thread.0, grants);
             }
             // Never too early: entries are read when everybody has come to where they wait.
@@ -232,7 +266,8 @@ impl Sequential {
             Entry::Flush | Entry::Reconfigure(_) => {}
             Entry::Mark(mark) => {
                 let (grant_hash, state) = (self.trace.report(self.round), self.digest());
-                grants.push(Grant::Marked(RoundReport { mark, round: self.round, grants: grant_hash, state }));
+                let report = RoundReport { mark, round: self.round, grants: grant_hash, state };
+                grants.push(Grant::Marked(Box::new(report)));
             }
         }
     }
@@ -255,8 +290,8 @@ impl Sequential {
         self.threads[thread as usize].state = state;
         self.running = None;
         if !self.grants.is_empty() {
-            let word = core::mem::take(&mut self.grants);
-            self.trace.fold(self.round, self.threads[thread as usize].id, word);
+            let grants = core::mem::take(&mut self.grants);
+            self.trace.fold(self.round, self.threads[thread as usize].id, grants);
         }
     }
 
@@ -271,6 +306,9 @@ impl Sequential {
 
     /// Of the running thread.
     fn perform(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        if self.threads[thread as usize].declared {
+            return self.declared_operation(thread, operation, grants);
+        }
         match operation {
             Operation::Lock { lock, mode, timeout } => {
                 self.acquire(thread, lock, mode, timeout, OperationResult::Granted, grants)
@@ -305,6 +343,7 @@ impl Sequential {
                 }
                 self.stop(thread, State::External);
             }
+            Operation::Reconfigure(_) => self.resume(thread, OperationResult::Granted, grants),
             Operation::Finish => {
                 while let Some(lock) = self.locks.first_owned(thread) {
                     self.give_back(thread, lock);
@@ -314,6 +353,50 @@ impl Sequential {
                 grants.push(Grant::Finished { thread: ThreadIndex(thread) });
             }
         }
+    }
+
+    /// Of a running thread that has tickets.
+    fn declared_operation(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        let result = match operation {
+            Operation::Lock { lock, mode, timeout: None } => match self.locks.lock_by_ticket(thread, lock, mode) {
+                ByTicket::Locked(grip) => {
+                    self.note(thread, self.locks.id(grip.lock), mode, grip.writers_before);
+                    OperationResult::Granted
+                }
+                ByTicket::Waits => {
+                    self.stop(thread, State::Ticket);
+                    return self.break_cycles(thread);
+                }
+                ByTicket::NotPossible => OperationResult::NotPossible,
+                ByTicket::NotDeclared => OperationResult::NotDeclared,
+            },
+            Operation::Unlock { lock } => match self.locks.unlock_by_ticket(thread, lock) {
+                Some(lock) => {
+                    self.hand_over(lock);
+                    self.locks.sweep();
+                    OperationResult::Granted
+                }
+                None => OperationResult::NotPossible,
+            },
+            Operation::Notify { lock, queue, all } => match self.locks.locked_by_ticket(thread, lock) {
+                Some(index) => {
+                    self.wake(lock, index, queue, all);
+                    OperationResult::Granted
+                }
+                None => OperationResult::NotPossible,
+            },
+            Operation::Finish => {
+                while let Some(lock) = self.locks.give_up_ticket(thread) {
+                    self.hand_over(lock);
+                }
+                self.locks.sweep();
+                self.stop(thread, State::Vacant);
+                self.finish(thread);
+                return grants.push(Grant::Finished { thread: ThreadIndex(thread) });
+            }
+            _ => OperationResult::NotDeclared,
+        };
+        self.resume(thread, result, grants);
     }
 
     fn let_others_go_first(&mut self, thread: u32, result: OperationResult) {
@@ -363,7 +446,7 @@ impl Sequential {
         }
     }
 
-    /// After a join. Several, because a lock is owned by several readers and a queue has many places.
+    /// After a join, or when a thread waits for its ticket: those are no victims. Several, because a lock is owned by several readers and a queue has many places.
     fn break_cycles(&mut self, joiner: u32) {
         let rank = |thread: u32| self.threads[thread as usize].id;
         let joins = |thread: u32| self.threads[thread as usize].joins;
@@ -402,16 +485,15 @@ impl Sequential {
         result: OperationResult,
         grants: &mut Vec<Grant>,
     ) {
-        let lock_id = lock;
-        let lock = self.locks.open(lock);
-        if self.locks.is_owned(lock) && self.locks.owned_as(thread, lock).is_some() {
-            return self.resume(thread, OperationResult::NotPossible, grants);
-        }
-        if self.locks.admits(lock, mode) {
-            self.own(thread, lock, mode);
-            return self.resume(thread, result, grants);
-        }
-        self.locks.enqueue(thread, lock, mode);
+        let index = match self.locks.acquire(thread, lock, mode) {
+            Acquired::Already => return self.resume(thread, OperationResult::NotPossible, grants),
+            Acquired::Owned(writers_before) => {
+                self.note(thread, lock, mode, writers_before);
+                return self.resume(thread, result, grants);
+            }
+            Acquired::Busy(index) => index,
+        };
+        self.locks.enqueue(thread, index, mode);
         // Who owns nothing and is not joined, nobody waits for: a long queue costs a newcomer no search.
         let may_close_cycle = self.locks.first_owned(thread).is_some() || self.threads[thread as usize].joined;
         let joins = |thread: u32| self.threads[thread as usize].joins;
@@ -422,69 +504,85 @@ impl Sequential {
         if let Some(timeout) = timeout {
             self.arm(thread, timeout);
         }
-        self.threads[thread as usize].pending = Some(Pending::Relock { lock: lock_id, result });
+        self.threads[thread as usize].pending = Some(Pending::Relock { lock, result });
         self.stop(thread, State::Enqueued);
     }
 
     fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) {
         let writers_before = self.locks.own(thread, lock, mode);
-        let id = self.locks.id(lock);
+        self.note(thread, self.locks.id(lock), mode, writers_before);
+    }
+
+    /// A grant, for the trace.
+    fn note(&mut self, thread: u32, id: LockId, mode: Mode, writers_before: u64) {
         if self.running == Some(thread) {
-            self.grants.grant(id, mode, writers_before);
+            self.trace.grant(&mut self.grants, id, mode, writers_before);
         } else {
             // An heir: the order of everything that happens is one, so its grant is folded where it is made.
-            let mut word = Word::default();
-            word.grant(id, mode, writers_before);
-            self.trace.fold(self.round, self.threads[thread as usize].id, word);
+            let mut grants = Grants::default();
+            self.trace.grant(&mut grants, id, mode, writers_before);
+            self.trace.fold(self.round, self.threads[thread as usize].id, grants);
         }
     }
 
     fn unlock(&mut self, thread: u32, lock: LockId) -> OperationResult {
         match self.locks.find(lock) {
-            Some(lock) if self.locks.owned_as(thread, lock).is_some() => {
-                self.give_back(thread, lock);
-                OperationResult::Granted
-            }
+            Some(lock) if self.give_back(thread, lock) => OperationResult::Granted,
             _ => OperationResult::NotPossible,
         }
     }
 
-    fn give_back(&mut self, thread: u32, lock: LockIndex) {
-        self.locks.release(thread, lock);
-        self.hand_over(lock);
+    /// False: it does not own it.
+    fn give_back(&mut self, thread: u32, lock: LockIndex) -> bool {
+        let Some(queued) = self.locks.release(thread, lock) else { return false };
+        if queued {
+            self.hand_over(lock);
+        }
         self.locks.sweep();
+        true
     }
 
-    /// The first in the queue becomes owner if the lock admits it; readers follow readers.
+    /// Those that may own the lock now, become its owners and are ready.
     fn hand_over(&mut self, lock: LockIndex) {
-        while let Some((heir, mode)) = self.locks.front(lock) {
-            if self.locks.is_owned(lock) && !(mode == Mode::Read && self.locks.is_read(lock)) {
-                return;
+        while let Some(heir) = self.locks.heir(lock) {
+            match heir {
+                Heir::Thread(thread, mode) => {
+                    self.own(thread, lock, mode);
+                    let result = match self.threads[thread as usize].pending {
+                        Some(Pending::Relock { result, .. }) => result,
+                        _ => unreachable!("who queues at a lock wants to own it"),
+                    };
+                    self.disarm(thread);
+                    self.make_ready(thread, Pending::Resume(result));
+                }
+                Heir::Ticket(Grip { thread, mode, writers_before, .. }) => {
+                    self.note(thread, self.locks.id(lock), mode, writers_before);
+                    self.make_ready(thread, Pending::Resume(OperationResult::Granted));
+                }
             }
-            self.locks.leave(heir);
-            self.own(heir, lock, mode);
-            let result = match self.threads[heir as usize].pending {
-                Some(Pending::Relock { result, .. }) => result,
-                _ => unreachable!("who queues at a lock wants to own it"),
-            };
-            self.disarm(heir);
-            self.make_ready(heir, Pending::Resume(result));
         }
     }
 
     fn notify(&mut self, thread: u32, lock: LockId, queue: QueueId, all: bool) -> OperationResult {
-        let Some(index) = self.locks.find(lock).filter(|index| self.locks.owned_as(thread, *index).is_some()) else {
-            return OperationResult::NotPossible;
-        };
+        match self.locks.find(lock).filter(|index| self.locks.owned_as(thread, *index).is_some()) {
+            Some(index) => {
+                self.wake(lock, index, queue, all);
+                OperationResult::Granted
+            }
+            None => OperationResult::NotPossible,
+        }
+    }
+
+    /// The first waiter, or all, are ready to own the lock again.
+    fn wake(&mut self, lock: LockId, index: LockIndex, queue: QueueId, all: bool) {
         while let Some(waiter) = self.locks.first_waiter(index, queue) {
             self.locks.leave(waiter);
             self.disarm(waiter);
             self.make_ready(waiter, Pending::Relock { lock, result: OperationResult::Granted });
             if !all {
-                break;
+                return;
             }
         }
-        OperationResult::Granted
     }
 
     fn wait(&mut self, thread: u32, lock: LockId, queue: QueueId, timeout: Option<u64>, grants: &mut Vec<Grant>) {
@@ -595,6 +693,10 @@ impl Sequential {
                     digest.result(*result);
                 }
             }
+            if entry.declared {
+                self.locks.digest_tickets(thread, &mut digest);
+                continue;
+            }
             digest.word(self.locks.owned(thread).count() as u64);
             self.locks.owned(thread).for_each(|(lock, _)| digest.lock(lock));
         }
@@ -625,6 +727,7 @@ impl Sequential {
             let stands_right = match thread.state {
                 State::Enqueued => matches!(place, Place::Queue(_)),
                 State::Waiting => matches!(place, Place::Waiting(..)),
+                State::Ticket => matches!(place, Place::Ticket(_)),
                 _ => place == Place::Nowhere,
             };
             assert!(stands_right, "a thread that is {:?} stands at {place:?}", thread.state);

@@ -11,7 +11,8 @@
 //! the end of a round is.
 
 use crate::family::ThreadId;
-use crate::{LockId, Mode, Operation, OperationResult, Order, Parameters};
+use crate::kept::{Chain, Kept};
+use crate::{Change, DeclaredLock, LockId, Mode, Operation, OperationResult, Order, Parameters, Predicate};
 
 /// One thread's grants within a round, or all rounds so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,17 +39,45 @@ impl Word {
     }
 }
 
+/// One thread's grants within a round: what is hashed, and where they are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Grants {
+    word: Word,
+    kept: Chain,
+}
+
+impl Grants {
+    pub(crate) fn is_empty(self) -> bool {
+        self.word.is_empty()
+    }
+}
+
 /// The trace of all rounds.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     word: Word,
     chain: [u8; 32],
+    kept: Kept,
 }
 
 impl Trace {
-    /// A thread's word of a round that ends, in slot order.
+    /// A grant of the thread whose grants these are.
     #[inline]
-    pub(crate) fn fold(&mut self, round: u64, thread: ThreadId, word: Word) {
+    pub(crate) fn grant(&mut self, grants: &mut Grants, lock: LockId, mode: Mode, writers_before: u64) {
+        grants.word.grant(lock, mode, writers_before);
+        self.kept.grant(&mut grants.kept, lock, mode, writers_before);
+    }
+
+    /// The last grants of all.
+    pub(crate) const fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// A thread's grants of a round that ends, in slot order.
+    #[inline]
+    pub(crate) fn fold(&mut self, round: u64, thread: ThreadId, grants: Grants) {
+        let Grants { word, kept } = grants;
+        self.kept.fold(round, thread, kept);
         self.word.mix(round);
         let [position, path @ ..] = thread.words();
         self.word.mix(position);
@@ -110,6 +139,14 @@ impl DigestWriter {
         self.bytes(&lock.0.to_le_bytes());
     }
 
+    pub(crate) fn future_locks(&mut self, locks: Option<&[DeclaredLock]>) {
+        self.word(locks.map_or(0, |locks| locks.len() as u64 + 1));
+        for DeclaredLock { lock, mode, uses } in locks.unwrap_or_default() {
+            self.lock(*lock);
+            self.words(&[u64::from(*mode == Mode::Write), u64::from(*uses)]);
+        }
+    }
+
     pub(crate) fn result(&mut self, result: OperationResult) {
         self.word(match result {
             OperationResult::Granted => 0,
@@ -117,6 +154,7 @@ impl DigestWriter {
             OperationResult::Deadlock => 2,
             OperationResult::NotPossible => 3,
             OperationResult::Occupied => 4,
+            OperationResult::NotDeclared => 5,
         });
     }
 
@@ -160,6 +198,10 @@ impl Operation {
                 digest.option(*timeout);
             }
             Operation::Join { child } => digest.words(&[8, (*child).into()]),
+            Operation::Reconfigure(change) => {
+                digest.word(11);
+                change.digest(digest);
+            }
         }
     }
 }
@@ -167,13 +209,48 @@ impl Operation {
 impl Parameters {
     pub(crate) fn digest(&self, digest: &mut DigestWriter) {
         digest.words(&[self.primaries.into(), self.steps.into(), self.flush_rounds.into()]);
-        match &self.order {
+        self.order.digest(digest);
+        self.predicate.digest(digest);
+    }
+}
+
+impl Change {
+    fn digest(&self, digest: &mut DigestWriter) {
+        for number in [self.primaries, self.steps, self.flush_rounds] {
+            digest.option(number.map(u64::from));
+        }
+        digest.word(self.order.is_some().into());
+        self.order.iter().for_each(|order| order.digest(digest));
+        digest.word(self.predicate.is_some().into());
+        self.predicate.iter().for_each(|predicate| predicate.digest(digest));
+    }
+}
+
+impl Order {
+    fn digest(&self, digest: &mut DigestWriter) {
+        match self {
             Order::RoundRobin => digest.word(0),
             Order::Quantum(quantum) => digest.words(&[1, (*quantum).into()]),
             Order::Explicit(slots) => {
                 digest.word(2);
                 digest.word(slots.len() as u64);
                 slots.iter().for_each(|slot| digest.word((*slot).into()));
+            }
+        }
+    }
+}
+
+impl Predicate {
+    fn digest(&self, digest: &mut DigestWriter) {
+        match self {
+            Predicate::All => digest.word(0),
+            Predicate::FutureLocks => digest.word(1),
+            Predicate::Classes(rules) => {
+                digest.word(2);
+                digest.word(rules.len() as u64);
+                rules.iter().for_each(|rule| {
+                    digest.words(&[rule.class.into(), rule.every.into(), rule.phase.into()]);
+                });
             }
         }
     }
@@ -208,7 +285,9 @@ mod tests {
         let fold = |folds: &[(u64, u64)]| {
             let mut trace = Trace::default();
             folds.iter().for_each(|(round, position)| {
-                trace.fold(*round, ThreadId::request(*position), word(&[(1, Mode::Write, 0)]))
+                let mut grants = Grants::default();
+                trace.grant(&mut grants, LockId(1), Mode::Write, 0);
+                trace.fold(*round, ThreadId::request(*position), grants)
             });
             trace.report(9)
         };

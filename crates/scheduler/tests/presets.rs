@@ -2,14 +2,12 @@
 
 mod support;
 
-use support::executor::{Executor, Timing};
-use support::program::{Features, Scenario};
 use support::story::story;
-use support::{Checked, Random};
 use unisono_scheduler::presets::Preset;
 use unisono_scheduler::sequential::Sequential;
+use unisono_scheduler::testing::{Checked, Features, Recording};
 use unisono_scheduler::uds::Uds;
-use unisono_scheduler::{Entry, Event, Grant, Parameters, ThreadIndex};
+use unisono_scheduler::{Declaration, Entry, Event, Grant, Parameters, ThreadIndex};
 
 fn checked(name: &str) -> Box<dyn Checked> {
     let preset = Preset::named(name).expect("a name");
@@ -26,12 +24,11 @@ fn every_name_has_a_preset_and_a_scheduler() {
         assert_eq!(preset.name, name);
         let mut grants = Vec::new();
         let thread = ThreadIndex(0);
-        let entry = Entry::Request { thread, position: 1, timestamp: 0 };
+        let entry = Entry::Request { thread, position: 1, timestamp: 0, declaration: Declaration::default() };
         preset.scheduler().handle(Event::Entry(entry), &mut grants);
         assert_eq!(grants, [Grant::Start { thread }]);
         assert_eq!(preset.start_ahead, !matches!(name, "sequential" | "sat"), "{name}");
     }
-    assert_eq!(Preset::named("pmat"), None, "it needs predicates");
     assert_eq!(Preset::named(""), None);
 }
 
@@ -86,6 +83,36 @@ fn mat_lets_others_compute_but_only_one_lock() {
          1 lock b       -> 1 granted
          1 finish       -> 1 finished, 2 granted    # the right to lock passes on, in order of the requests
          2 sleep 9      -> 3 granted",
+    );
+}
+
+#[test]
+fn pmat_lets_those_lock_whose_locks_no_elder_thread_may_still_want() {
+    story(
+        &mut *checked("pmat"),
+        "request 1 wants a b  -> start 1
+         request 2 wants a    ->                    # MAT lets one lock; predicted MAT all that cannot meet
+         request 3 wants c    -> start 3
+         1 lock a             -> 1 granted
+         3 lock c             -> 3 granted
+         3 unlock c           -> 3 granted
+         1 unlock a           -> 1 granted          # 1 lives on, but wants a no more
+         3 finish             -> 3 finished
+         1 sleep 9            ->
+         flush                -> start 2
+         2 lock a             -> 2 granted
+         tick 9               ->
+         2 finish             -> 2 finished, 1 granted @9
+         1 lock b             -> 1 granted @9
+         1 finish             -> 1 finished",
+    );
+    story(
+        &mut *checked("pmat"),
+        "request 1            -> start 1
+         request 2 wants a    ->                    # nothing is known of 1: like MAT
+         1 lock b             -> 1 granted
+         1 finish             -> 1 finished
+         flush                -> start 2",
     );
 }
 
@@ -146,14 +173,13 @@ fn round_robin_gives_all_threads_turns_and_ends_its_rounds_by_flush_or_tick() {
 #[test]
 fn random_programs_come_to_their_end_under_every_preset() {
     for name in Preset::NAMES {
+        let make = |_: &Parameters| checked(name);
         for seed in 0..15 {
-            let mut scenario = Scenario::random(seed, Features::ALL);
-            scenario.parameters = Preset::named(name).expect("a preset").parameters;
-            let timing = Timing::random(&mut Random::new(seed));
-            let (log, led) = Executor::new(&scenario, checked(name), timing, seed).lead();
-            let timing = Timing::random(&mut Random::new(seed + 1_000));
-            let followed = Executor::new(&scenario, checked(name), timing, seed + 1).follow(&log);
-            assert_eq!(led, followed, "{name}, seed {seed}");
+            let led =
+                Recording::new(seed, Features::ALL, &make).unwrap_or_else(|stuck| panic!("{name} {seed} {stuck:?}"));
+            let followed = led.replay(seed + 1, &make).unwrap_or_else(|stuck| panic!("{name} {seed} {stuck:?}"));
+            assert_eq!(led.outcome.left, (0, 0), "{name}, seed {seed}");
+            assert!(led.outcome == followed, "{name}, seed {seed}");
         }
     }
 }

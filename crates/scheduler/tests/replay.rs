@@ -4,82 +4,99 @@
 
 mod support;
 
-use support::executor::{Executor, LogEntry, Outcome, Timing};
-use support::program::{Features, Scenario};
-use support::{Checked, Random};
 use unisono_scheduler::Parameters;
 use unisono_scheduler::sequential::Sequential;
+use unisono_scheduler::testing::{
+    Checked, Counters, Executor, Features, LogEntry, Outcome, Recording, Scenario, Timing,
+};
 use unisono_scheduler::uds::Uds;
 
 fn uds(parameters: &Parameters) -> Box<dyn Checked> {
     Box::new(Uds::new(parameters.clone()))
 }
 
-fn lead(scenario: &Scenario, make: fn(&Parameters) -> Box<dyn Checked>, seed: u64) -> (Vec<LogEntry>, Outcome) {
-    let timing = Timing::random(&mut Random::new(seed ^ 0x5EED));
-    Executor::new(scenario, make(&scenario.parameters), timing, seed).lead()
+fn sequential(_: &Parameters) -> Box<dyn Checked> {
+    Box::new(Sequential::new())
 }
 
-/// Number of replays that differ; the first seed that does.
+fn record(seed: u64, features: Features, make: fn(&Parameters) -> Box<dyn Checked>) -> Recording {
+    let recording = Recording::new(seed, features, &make).unwrap_or_else(|stuck| panic!("seed {seed}: {stuck:?}"));
+    assert_eq!(recording.outcome.left, (0, 0), "seed {seed}: everybody comes to an end");
+    recording
+}
+
+/// Every replay of every seed comes to the same; what the programs were worth.
 fn replays(
-    scenarios: std::ops::Range<u64>,
+    seeds: std::ops::Range<u64>,
     replays: u64,
     features: Features,
     make: fn(&Parameters) -> Box<dyn Checked>,
-) -> (u64, Option<(u64, u64)>, Outcome) {
-    let (mut different, mut first, mut total) = (0, None, Outcome::default());
-    for seed in scenarios {
-        let scenario = Scenario::random(seed, features);
-        let (log, led) = lead(&scenario, make, seed);
-        for replay in 0..replays {
-            let timing = Timing::random(&mut Random::new(seed << 16 | replay));
-            let followed = Executor::new(&scenario, make(&scenario.parameters), timing, replay).follow(&log);
-            if followed != led {
-                different += 1;
-                first = first.or(Some((seed, replay)));
-            }
+) -> (Counters, Outcome) {
+    let (mut counters, mut total) = (Counters::default(), Outcome::default());
+    for seed in seeds {
+        let recording = record(seed, features, make);
+        for replay in (0..replays).map(|replay| seed << 16 | replay) {
+            let outcome = recording.replay(replay, &make).unwrap_or_else(|stuck| panic!("{seed} {replay}: {stuck:?}"));
+            assert!(outcome == recording.outcome, "seed {seed}, replay {replay}");
         }
-        total.reports.extend(led.reports);
-        total.rounds += led.rounds;
-        total.deadlocks += led.deadlocks;
-        total.timeouts += led.timeouts;
-        total.joins += led.joins;
-        total.occupied += led.occupied;
+        counters += recording.outcome.counters;
+        total.reports.extend(recording.outcome.reports);
+        total.rounds += recording.outcome.rounds;
     }
-    (different, first, total)
+    (counters, total)
 }
 
 #[test]
 fn uds_is_the_same_under_any_timing() {
-    let (different, first, total) = replays(0..300, 6, Features::ALL, uds);
-    assert_eq!(different, 0, "the first (scenario, replay): {first:?}");
+    let (counters, total) = replays(0..300, 6, Features::ALL, uds);
     // The programs were worth it.
     assert!(total.reports.len() > 200 && total.rounds > 10_000, "{} {}", total.reports.len(), total.rounds);
-    assert!(total.deadlocks > 50 && total.timeouts > 200, "{} {}", total.deadlocks, total.timeouts);
-    assert!(total.joins > 500 && total.occupied > 100, "{} {}", total.joins, total.occupied);
+    assert!(counters.declared > 1_000 && counters.declared < counters.requests, "{counters:?}");
+    let least = [
+        (counters.grants, 10_000),
+        (counters.waits, 500),
+        (counters.timeouts, 200),
+        (counters.deadlocks, 50),
+        (counters.occupied, 100),
+        (counters.spawns, 500),
+        (counters.joins, 300),
+        (counters.calls, 200),
+        (counters.reconfigurations, 200),
+        (counters.trespasses, 200),
+    ];
+    assert!(least.into_iter().all(|(count, least)| count > least), "{counters:?}");
 }
 
 #[test]
 fn sequential_is_the_same_under_any_timing() {
-    let (different, first, total) =
-        replays(1_000..1_200, 4, Features::ALL, |_| Box::new(Sequential::new()) as Box<dyn Checked>);
-    assert_eq!(different, 0, "the first (scenario, replay): {first:?}");
-    assert!(total.deadlocks > 10 && total.timeouts > 50, "{} {}", total.deadlocks, total.timeouts);
+    let (counters, _) = replays(1_000..1_200, 4, Features::ALL, sequential);
+    assert!(counters.deadlocks > 10 && counters.timeouts > 50 && counters.declared > 500, "{counters:?}");
 }
 
 #[test]
 fn without_parking_behind_locks_sequential_is_uds_with_one_primary() {
     // Who never parks while owning a lock never makes anybody queue when one thread runs at a time; then the two differ
     // in nothing but what a yield and a failing try mean, and that an answer does not end a round.
-    let features =
-        Features { hold_parked: false, yields: false, tries: false, calls: false, forget: false, ..Features::ALL };
+    let features = Features {
+        hold_parked: false,
+        yields: false,
+        tries: false,
+        calls: false,
+        forget: false,
+        spins: false,
+        reconfigure: false,
+        predicates: false,
+        declared: false,
+        ..Features::ALL
+    };
     let one = |_: &Parameters| -> Box<dyn Checked> { Box::new(Uds::new(support::parameters(1, u32::MAX))) };
     for seed in 2_000..2_100 {
-        let scenario = Scenario::random(seed, features);
-        let (log, _) = lead(&scenario, one, seed);
+        let Recording { scenario, log, .. } = record(seed, features, one);
         let log: Vec<_> = log.into_iter().filter(|entry| !matches!(entry, LogEntry::Reconfigure(_))).collect();
-        let by_uds = Executor::new(&scenario, one(&scenario.parameters), Timing::PLAIN, 0).follow(&log);
-        let by_sequential = Executor::new(&scenario, Box::new(Sequential::new()), Timing::PLAIN, 0).follow(&log);
+        let follow =
+            |scheduler| Executor::new(&scenario, scheduler, Timing::PLAIN, 0).follow(&log).expect("no livelock");
+        let by_uds = follow(one(&scenario.parameters));
+        let by_sequential = follow(Box::new(Sequential::new()));
         assert_eq!(by_uds.owners, by_sequential.owners, "seed {seed}");
         assert_eq!(by_uds.results, by_sequential.results, "seed {seed}");
         assert_eq!(by_uds.objects, by_sequential.objects, "seed {seed}");
@@ -89,23 +106,12 @@ fn without_parking_behind_locks_sequential_is_uds_with_one_primary() {
 #[test]
 fn locks_come_and_go_without_a_trace() {
     for seed in 3_000..3_020 {
+        let Recording { log, .. } = record(seed, Features::ALL, uds);
         let scenario = Scenario::random(seed, Features::ALL);
-        let (log, _) = lead(&scenario, uds, seed);
         let mut executor = Executor::new(&scenario, uds(&scenario.parameters), Timing::PLAIN, 0);
-        executor.run(&log);
+        executor.run(&log).expect("no livelock");
         // Whatever the last round used is dropped at its end.
         executor.deliver(&LogEntry::Mark);
         assert_eq!(executor.scheduler.locks_in_use(), 0, "seed {seed}");
     }
-}
-
-/// The simulator plants this bug to show that its checkers work; here it shows that these tests do.
-#[cfg(feature = "planted")]
-#[test]
-fn a_lock_granted_in_arrival_order_is_found() {
-    use unisono_scheduler::uds::Planted;
-    let planted =
-        |parameters: &Parameters| Box::new(Uds::planted(parameters.clone(), Planted::ArrivalOrder)) as Box<dyn Checked>;
-    let (different, first, _) = replays(0..40, 4, Features::ALL, planted);
-    assert!(different > 40, "only {different} of 160 replays differ, the first is {first:?}");
 }

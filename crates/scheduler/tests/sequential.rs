@@ -3,13 +3,12 @@
 mod support;
 
 use std::collections::VecDeque;
-use support::executor::{Executor, Timing};
-use support::program::{Features, Scenario};
 use support::story::story;
-use support::{Checked, Random};
 use unisono_scheduler::sequential::{PASSES_PER_ENTRY, Sequential};
+use unisono_scheduler::testing::{Checked, Features, Recording};
 use unisono_scheduler::{
-    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, QueueId, RoundReport, Scheduler, Status, ThreadIndex,
+    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, Parameters, QueueId, RoundReport, Scheduler, Status,
+    ThreadIndex,
 };
 
 // -- stories
@@ -202,7 +201,7 @@ impl Scheduler for Model {
     fn handle(&mut self, event: Event, grants: &mut Vec<Grant>) {
         match event {
             Event::Entry(entry) => {
-                if let Entry::Request { thread, position, timestamp } = entry {
+                if let Entry::Request { thread, position, timestamp, .. } = entry {
                     let state = State::Fresh(None);
                     self.threads.push(Thread { id: position, index: thread, now: timestamp, deadline: None, state });
                 }
@@ -259,7 +258,7 @@ impl Model {
                 Entry::Flush | Entry::Reconfigure(_) | Entry::Answer { .. } => {}
                 Entry::Mark(mark) => {
                     let report = RoundReport { mark, round: self.round, grants: [0; 32], state: [0; 32] };
-                    grants.push(Grant::Marked(report));
+                    grants.push(Grant::Marked(Box::new(report)));
                 }
             }
         }
@@ -299,7 +298,7 @@ impl Model {
             Operation::Lock { lock, .. } | Operation::Try { lock, .. } => owns(self, *lock).is_none(),
             // The model's programs have no children and call nobody.
             Operation::Spawn { .. } | Operation::Join { .. } | Operation::External { .. } => false,
-            Operation::Sleep { .. } | Operation::Yield | Operation::Finish => true,
+            Operation::Sleep { .. } | Operation::Yield | Operation::Reconfigure(_) | Operation::Finish => true,
         };
         if !possible {
             return self.resume(id, OperationResult::NotPossible, grants);
@@ -334,6 +333,7 @@ impl Model {
                 self.stop(id, State::Sleeping);
             }
             Operation::Yield => self.stop(id, State::Yielded(OperationResult::Granted)),
+            Operation::Reconfigure(_) => self.resume(id, OperationResult::Granted, grants),
             Operation::Try { lock, mode } => {
                 if self.queued.iter().all(|queued| queued.1 != lock) && self.admits(lock, mode) {
                     self.owned.push((id, lock, mode));
@@ -492,11 +492,12 @@ impl Checked for Both {
 fn it_does_what_the_model_does() {
     let mut deadlocks = 0;
     for seed in 0..400 {
-        let scenario = Scenario::random(seed, Features { children: false, calls: false, ..Features::ALL });
-        let timing = Timing::random(&mut Random::new(seed));
-        let both = Both { real: Sequential::new(), model: Model::default() };
-        let (_, outcome) = Executor::new(&scenario, Box::new(both), timing, seed).lead();
-        deadlocks += outcome.deadlocks;
+        let features = Features { children: false, calls: false, declared: false, ..Features::ALL };
+        let both = |_: &Parameters| -> Box<dyn Checked> {
+            Box::new(Both { real: Sequential::new(), model: Model::default() })
+        };
+        let recording = Recording::new(seed, features, &both).unwrap_or_else(|stuck| panic!("seed {seed}: {stuck:?}"));
+        deadlocks += recording.outcome.counters.deadlocks;
     }
     assert!(deadlocks > 20, "{deadlocks}");
 }
@@ -547,6 +548,58 @@ fn a_cycle_through_a_join_is_broken_on_either_side() {
          tick 5         -> 1 granted @5
          1 join 1       -> 7 deadlock @5            # the join closes it
          7 finish       -> 7 finished, 1 granted @5",
+    );
+}
+
+// -- the declared lane
+
+#[test]
+fn declared_requests_have_tickets_from_the_moment_they_are_read() {
+    story(
+        &mut Sequential::new(),
+        "request 1               -> start 1
+         request 2 declares a b  ->
+         request 3               ->
+         1 lock a                -> 1 granted
+         1 sleep 9               -> start 2
+         2 lock c                -> 2 not declared
+         2 sleep 9               -> 2 not declared
+         2 lock a                -> start 3
+         3 lock b                ->                  # reserved for 2
+         tick 9                  -> 1 granted @9
+         1 unlock a              -> 1 granted @9
+         1 finish                -> 1 finished, 2 granted @9
+         2 finish                -> 2 finished, 3 granted @9
+         3 finish                -> 3 finished",
+    );
+}
+
+#[test]
+fn who_waits_for_a_ticket_is_not_the_victim_of_a_cycle() {
+    story(
+        &mut Sequential::new(),
+        "request 1               -> start 1
+         1 lock a                -> 1 granted
+         1 sleep 9               ->
+         request 2 declares a b  -> start 2
+         2 lock b                -> 2 granted
+         2 lock a                ->
+         tick 9                  -> 1 granted @9
+         1 lock b                -> 1 deadlock @9
+         1 finish                -> 1 finished, 2 granted @9
+         2 finish                -> 2 finished",
+    );
+}
+
+#[test]
+fn changes_of_parameters_are_accepted_and_have_no_effect() {
+    story(
+        &mut Sequential::new(),
+        "request 1          -> start 1
+         1 parameters 9 9   -> 1 granted
+         parameters 9 9     ->
+         request 2          ->
+         1 finish           -> 1 finished, start 2",
     );
 }
 

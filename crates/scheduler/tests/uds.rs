@@ -5,7 +5,7 @@ mod support;
 use support::parameters;
 use support::story::story;
 use unisono_scheduler::uds::Uds;
-use unisono_scheduler::{Entry, Event, Grant, Operation, Order, Parameters, Scheduler, ThreadIndex};
+use unisono_scheduler::{Declaration, Entry, Event, Grant, Operation, Order, Parameters, Scheduler, ThreadIndex};
 
 fn uds(primaries: u32, steps: u32) -> Uds {
     Uds::new(parameters(primaries, steps))
@@ -560,6 +560,35 @@ fn a_reader_in_the_queue_owns_when_no_owner_is_left_not_before() {
 }
 
 #[test]
+fn a_reader_follows_readers_only_where_it_would_have_been_let_in() {
+    // 2 is blocked behind 1 and wants to write. Whether 3 and 4 come before or after 1 gives the lock back, 4 must wait
+    // for 3: after it, it is not let past the blocked writer, and before it must come to the same.
+    let before = "request 1      -> start 1
+         request 2      -> start 2
+         request 3      -> start 3
+         request 4      -> start 4
+         1 read a       -> 1 granted
+         1 sleep 9      ->
+         3 sleep 9      ->
+         4 sleep 9      ->
+         2 lock a       ->
+         tick 9         -> 1 granted @9, 3 granted @9, 4 granted @9
+         1 yield        -> 1 granted @9";
+    for rest in [
+        "3 read a       ->
+         4 read a       ->
+         1 unlock a     -> 3 granted @9, 1 granted @9
+         3 unlock a     -> 4 granted @9, 3 granted @9",
+        "1 unlock a     -> 1 granted @9
+         3 read a       -> 3 granted @9
+         4 read a       ->
+         3 unlock a     -> 4 granted @9, 3 granted @9",
+    ] {
+        story(&mut uds(4, 4), &format!("{before}\n{rest}"));
+    }
+}
+
+#[test]
 fn the_report_tells_grants_and_states_apart() {
     let report = |script: &str| {
         let (mut uds, mut grants) = (uds(1, 9), Vec::new());
@@ -593,7 +622,10 @@ fn the_report_tells_grants_and_states_apart() {
 fn the_index_of_a_finished_thread_is_free_within_the_same_round() {
     let mut uds = uds(3, 1);
     let mut grants = Vec::new();
-    let request = |position| Event::Entry(Entry::Request { thread: ThreadIndex(7), position, timestamp: 0 });
+    let request = |position| {
+        let declaration = Declaration::default();
+        Event::Entry(Entry::Request { thread: ThreadIndex(7), position, timestamp: 0, declaration })
+    };
     for position in 1..4 {
         uds.handle(request(position), &mut grants);
         uds.handle(Event::Operation { thread: ThreadIndex(7), operation: Operation::Finish }, &mut grants);
@@ -649,7 +681,7 @@ fn quick(uds: &mut Uds, script: &str) {
             self.0.status()
         }
     }
-    impl support::Checked for Unchecked<'_> {
+    impl unisono_scheduler::testing::Checked for Unchecked<'_> {
         fn check(&self) {}
         fn locks_in_use(&self) -> usize {
             self.0.locks_in_use()

@@ -225,3 +225,25 @@ fn a_join_closes_a_cycle_with_a_child_that_is_blocked_already() {
          1 join 1       -> 7 deadlock @10",
     );
 }
+
+/// Found by the simulator's `determinism` (seed 390): nobody asked for the Flush, so the cycle stood until somebody else
+/// came.
+#[test]
+fn a_parent_that_joins_a_child_blocked_behind_it_needs_the_end_of_the_round() {
+    let mut uds = uds(2, 2);
+    story(
+        &mut uds,
+        "request 1      -> start 1
+         1 lock a       -> 1 granted
+         1 spawn 2      -> 1 granted
+         1 sleep 9      ->
+         flush          -> start 2
+         2 lock a       ->
+         flush          ->
+         tick 9         -> 1 granted @9
+         1 join 1       ->",
+    );
+    let status = uds.status();
+    assert_eq!((status.threads, status.parked, status.needs_flush), (2, 2, true));
+    story(&mut uds, "flush -> 2 deadlock @9");
+}

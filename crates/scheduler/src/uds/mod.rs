@@ -14,23 +14,34 @@
 //! Never does: read a clock or a queue length of this machine, look at how far a thread has run, decide by the order in
 //! which running threads reach their operations. What a thread does before it is selected has no effect.
 //!
-//! Invariants: `active` = running threads, all of which have a slot; a round ends only when nothing is active and its
+//! Invariants: `active` = running threads, each of which has a slot or is declared and admitted; a round ends only when nothing is active and its
 //! membership is closed; parameters are constant within a round; a round costs O(slots), whatever is parked.
 //!
-//! `turns` knows whose turn it is, `round` ends and begins rounds; here are the operations.
+//! `turns` knows whose turn it is, `declared` is the lane of those that have tickets, `round` ends and begins rounds; here are the operations.
 
+mod declared;
+mod gate;
+mod planted;
 mod round;
 mod turns;
 
 use crate::cycles::Cycles;
 use crate::family::{Child, Families, ThreadId};
-use crate::locks::{LockIndex, Locks};
-use crate::trace::{Trace, Word};
+use crate::locks::{Acquired, Heir, LockIndex, Locks};
+use crate::trace::{Grants, Trace};
 use crate::{
-    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, Parameters, QueueId, Scheduler, Status, ThreadIndex,
+    Change, DeclaredLock, Entry, Event, Grant, GrantRecord, LockId, Mode, Operation, OperationResult, Parameters,
+    QueueId, Scheduler, Standing, Status, ThreadIndex,
 };
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use declared::Share;
+use gate::{FutureLocks, Gate};
+#[cfg(feature = "planted")]
+pub use planted::Planted;
+#[cfg(not(feature = "planted"))]
+use planted::Planted;
 use turns::Turns;
 
 /// No slot.
@@ -44,7 +55,7 @@ const NO_THREAD: u32 = u32::MAX;
 enum State {
     /// No thread has this index.
     Vacant,
-    /// Never yet primary; a child stands in E all the same. Whether it computes already, or has come to its first operation, is local.
+    /// Never yet primary; a child, and a request that was held back, stands in E all the same. Whether it computes already, or has come to its first operation, is local.
     Fresh,
     /// Computes as primary.
     Running,
@@ -68,12 +79,28 @@ enum State {
     Joining,
     /// Until an outside call is answered.
     External,
+    /// Computes, declared and admitted.
+    Admitted,
+    /// Admitted, until its ticket is first.
+    Ticket,
 }
 
-/// What a thread that does not run is to do when its turn comes.
+/// What a thread that does not run is to do when its turn comes. Small: every thread has room for one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Pending {
-    Operation(Operation),
+    Lock {
+        lock: LockId,
+        mode: Mode,
+        timeout: Option<u64>,
+    },
+    Yield,
+    Try {
+        lock: LockId,
+        mode: Mode,
+    },
+    Finish,
+    /// Another operation that needs a slot only.
+    Other(Box<Operation>),
     /// Own the lock again after a wait that ended like this.
     Relock {
         lock: LockId,
@@ -83,12 +110,39 @@ enum Pending {
     Resume(OperationResult),
 }
 
+impl From<Operation> for Pending {
+    fn from(operation: Operation) -> Self {
+        match operation {
+            Operation::Lock { lock, mode, timeout } => Self::Lock { lock, mode, timeout },
+            Operation::Yield => Self::Yield,
+            Operation::Try { lock, mode } => Self::Try { lock, mode },
+            Operation::Finish => Self::Finish,
+            other => Self::Other(Box::new(other)),
+        }
+    }
+}
+
+impl Pending {
+    /// What the thread asked for, if it has not been performed.
+    fn operation(self) -> Option<Operation> {
+        Some(match self {
+            Self::Lock { lock, mode, timeout } => Operation::Lock { lock, mode, timeout },
+            Self::Yield => Operation::Yield,
+            Self::Try { lock, mode } => Operation::Try { lock, mode },
+            Self::Finish => Operation::Finish,
+            Self::Other(operation) => *operation,
+            Self::Relock { .. } | Self::Resume(_) => return None,
+        })
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Thread {
     id: ThreadId,
     state: State,
     /// Invariant: of a vacant or running thread none; of a thread in E one.
     pending: Option<Pending>,
+    /// Of a declared thread: its share of the round's grants.
     slot: u32,
     now: u64,
     /// Invariant: stands in `timers` exactly when set.
@@ -99,6 +153,9 @@ struct Thread {
     joins: Option<u32>,
     /// Outside calls that it has made.
     calls: u32,
+    /// What predicates see of it. Its children are of the same class and want what it still wants.
+    class: u16,
+    future: FutureLocks,
 }
 
 const VACANT: Thread = Thread {
@@ -111,6 +168,8 @@ const VACANT: Thread = Thread {
     born: 0,
     joins: None,
     calls: 0,
+    class: 0,
+    future: None,
 };
 
 /// A primary of the round. What is hashed at its end stays when the thread is gone.
@@ -119,7 +178,7 @@ struct Slot {
     /// `NO_THREAD` once it has finished or parked.
     thread: u32,
     id: ThreadId,
-    grants: Word,
+    grants: Grants,
 }
 
 /// The policy.
@@ -127,7 +186,7 @@ struct Slot {
 pub struct Uds {
     parameters: Parameters,
     #[cfg(feature = "planted")]
-    planted: Option<Planted>,
+    plant: planted::Plant,
 
     // The log.
     log: VecDeque<Entry>,
@@ -150,25 +209,36 @@ pub struct Uds {
     outstanding: BTreeMap<(ThreadId, u32), u32>,
     /// Answers consumed in this round. They may come before the call: on a slow machine.
     answers: BTreeSet<(ThreadId, u32)>,
-    /// Began to join a living child in this round.
-    joining: Vec<u32>,
+    /// Began in this round to join a living child, or to wait for a ticket: that may have closed a cycle.
+    suspects: Vec<u32>,
     /// Parents whose child finished in this round: they enter E at its end.
     joined: Vec<u32>,
     alive: usize,
     parked: usize,
+    /// Undeclared threads that were read and have not finished.
+    undeclared: usize,
 
     // The round.
     round: u64,
     slots: Vec<Slot>,
     turns: Turns,
+    gate: Gate,
+    /// Declared threads with grants in this round.
+    shares: Vec<Share>,
+    /// Declared requests read while the round had primaries: they are admitted at its end.
+    deferred: Vec<(u32, Vec<DeclaredLock>)>,
+    /// Declared requests that the round consumed.
+    declared_read: usize,
     /// n_now: slots that this round may have.
     slots_max: usize,
-    /// Running primaries.
+    /// Running primaries and running admitted threads.
     active: usize,
     progress: bool,
     /// Closed short: by a Flush, a Tick, a Reconfigure or a Mark.
     closed: bool,
-    /// Whether the round consumed a request.
+    /// By slot: what its handler changed.
+    changes: BTreeMap<u32, Change>,
+    /// Whether the round consumed a request, or admitted one.
     consumed: bool,
     now: u64,
 
@@ -176,13 +246,17 @@ pub struct Uds {
     next_now: u64,
     /// Primaries beyond n: grows while rounds make no progress.
     boost: u32,
+    /// Rounds without progress since an entry was consumed.
+    idle_rounds: u32,
     /// Short rounds that the Flush under the cursor has had.
     held: u32,
     /// The last round had all of E as primaries and made no progress.
     stuck: bool,
-    reconfigure: Option<Parameters>,
+    reconfigure: Option<Change>,
     mark: Option<u64>,
     trace: Trace,
+    /// Somebody wants to know when rounds end.
+    observed: bool,
     scratch: Scratch,
 }
 
@@ -200,21 +274,19 @@ struct Scratch {
     cycles: Cycles,
 }
 
-/// A bug to be found by the simulator's ordinary checkers.
-#[cfg(feature = "planted")]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Planted {
-    /// A lock goes to whoever comes first, not to whose turn it is.
-    ArrivalOrder,
-}
-
 impl Scheduler for Uds {
     fn handle(&mut self, event: Event, grants: &mut Vec<Grant>) {
+        #[cfg(feature = "planted")]
+        self.retry(grants);
         match event {
             Event::Entry(entry) => self.entry(entry, grants),
             Event::Operation { thread, operation } => self.operation(thread.0, operation, grants),
         }
         self.settle(grants);
+        #[cfg(feature = "planted")]
+        if self.is_planted() {
+            return;
+        }
         if cfg!(debug_assertions) {
             self.round_invariants();
         }
@@ -229,6 +301,37 @@ impl Scheduler for Uds {
             deadline: self.timers.first().map(|(deadline, ..)| *deadline),
         }
     }
+
+    fn parameters(&self) -> Option<&Parameters> {
+        Some(&self.parameters)
+    }
+
+    fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
+        self.trace.kept().records(from, limit)
+    }
+
+    fn observe(&mut self, on: bool) {
+        self.observed = on;
+    }
+
+    fn standing(&self, thread: ThreadIndex) -> Standing {
+        match self.threads.get(thread.0 as usize).map_or(State::Vacant, |thread| thread.state) {
+            State::Vacant => Standing::Nowhere,
+            State::Fresh => Standing::Fresh,
+            State::Running | State::Admitted => Standing::Running,
+            State::NotPrimary => Standing::NotPrimary,
+            State::AwaitingTurn => Standing::AwaitingTurn,
+            State::OutOfSteps => Standing::OutOfSteps,
+            State::Enqueued => Standing::Enqueued,
+            State::Trying => Standing::Trying,
+            State::Blocked => Standing::Blocked,
+            State::Ticket => Standing::Ticket,
+            State::Waiting => Standing::Waiting,
+            State::Sleeping => Standing::Sleeping,
+            State::Joining => Standing::Joining,
+            State::External => Standing::External,
+        }
+    }
 }
 
 impl Uds {
@@ -236,9 +339,10 @@ impl Uds {
     pub fn new(parameters: Parameters) -> Self {
         Self {
             turns: Turns::new(&parameters),
+            gate: Gate::new(&parameters.predicate),
             parameters,
             #[cfg(feature = "planted")]
-            planted: None,
+            plant: planted::Plant::default(),
             log: VecDeque::new(),
             cursor: 0,
             last_position: None,
@@ -251,33 +355,34 @@ impl Uds {
             families: Families::default(),
             outstanding: BTreeMap::new(),
             answers: BTreeSet::new(),
-            joining: Vec::new(),
+            suspects: Vec::new(),
             joined: Vec::new(),
             alive: 0,
             parked: 0,
+            undeclared: 0,
             round: 0,
             slots: Vec::new(),
+            shares: Vec::new(),
+            deferred: Vec::new(),
+            declared_read: 0,
             slots_max: 0,
             active: 0,
             progress: true,
             closed: false,
+            changes: BTreeMap::new(),
             consumed: false,
             now: 0,
             next_now: 0,
             boost: 0,
+            idle_rounds: 0,
             held: 0,
             stuck: false,
             reconfigure: None,
             mark: None,
             trace: Trace::default(),
+            observed: false,
             scratch: Scratch::default(),
         }
-    }
-
-    /// With a bug, for the simulator's self-test.
-    #[cfg(feature = "planted")]
-    pub fn planted(parameters: Parameters, planted: Planted) -> Self {
-        Self { planted: Some(planted), ..Self::new(parameters) }
     }
 
     /// Locks that somebody owns or stands at, and those that were used in this round. Memory follows this number.
@@ -288,7 +393,7 @@ impl Uds {
     // -- what happens
 
     fn entry(&mut self, entry: Entry, grants: &mut Vec<Grant>) {
-        if let Entry::Request { thread, position, timestamp } = &entry {
+        if let Entry::Request { thread, position, timestamp, .. } = &entry {
             assert!(self.last_position < Some(*position), "positions ascend");
             self.last_position = Some(*position);
             self.create(thread.0, ThreadId::request(*position), *timestamp);
@@ -301,9 +406,14 @@ impl Uds {
         }
     }
 
-    /// A join or an answer has come for a parked thread.
+    /// A join, an answer or a lock has come for a parked thread, or a thread has begun to join, which may have closed a
+    /// cycle: that is looked for at the end of the round.
     fn someone_is_due(&self) -> bool {
-        !self.joined.is_empty() || self.answers.iter().any(|call| self.outstanding.contains_key(call))
+        let joins = |thread: &u32| self.threads[*thread as usize].state == State::Joining;
+        !self.joined.is_empty()
+            || self.suspects.iter().any(joins)
+            || self.locks.any_released()
+            || self.answers.iter().any(|call| self.outstanding.contains_key(call))
     }
 
     fn create(&mut self, thread: u32, id: ThreadId, now: u64) {
@@ -323,19 +433,38 @@ impl Uds {
             // It was started ahead and is not primary: its operation is performed when it is selected.
             State::Fresh => {
                 assert!(entry.pending.is_none(), "one operation at a time");
-                entry.pending = Some(Pending::Operation(operation));
+                #[cfg(feature = "planted")]
+                if self.performs_ahead(thread, &operation, grants) {
+                    return;
+                }
+                self.threads[thread as usize].pending = Some(operation.into());
             }
             State::Running => match operation {
-                Operation::Lock { .. } | Operation::Yield => {
-                    self.step_operation(thread, Pending::Operation(operation), grants)
-                }
+                Operation::Lock { lock, mode, timeout } => self.lock(thread, lock, mode, timeout, grants),
+                Operation::Yield => self.step_operation(thread, Pending::Yield, grants),
                 operation => self.slot_operation(thread, operation, grants),
             },
+            State::Admitted => self.declared_operation(thread, operation, grants),
             state => panic!("an operation of a thread that is {state:?}"),
         }
     }
 
     // -- operations that need a slot and a step
+
+    /// Of a running primary.
+    fn lock(&mut self, thread: u32, lock: LockId, mode: Mode, timeout: Option<u64>, grants: &mut Vec<Grant>) {
+        let slot = self.threads[thread as usize].slot;
+        if timeout.is_some() || self.turns.head() != Some(slot) {
+            return self.step_operation(thread, Pending::Lock { lock, mode, timeout }, grants);
+        }
+        // The usual case, straight on.
+        self.turns.take(slot);
+        match self.acquire(thread, lock, mode, OperationResult::Granted) {
+            Some(result) => self.go_on(thread, result, grants),
+            None => self.stop(thread, State::Enqueued, Pending::Lock { lock, mode, timeout }),
+        }
+        self.advance(grants);
+    }
 
     /// Of a running primary: performs it if it is its turn.
     fn step_operation(&mut self, thread: u32, pending: Pending, grants: &mut Vec<Grant>) {
@@ -344,25 +473,15 @@ impl Uds {
         if !self.turns.has_steps(slot) {
             return self.stop(thread, State::OutOfSteps, pending);
         }
-        if self.turns.head() != Some(slot) && !self.ignores_turns() {
+        if self.turns.head() != Some(slot) && !self.plants(Planted::ArrivalOrder) {
             return self.stop(thread, State::AwaitingTurn, pending);
         }
         self.turns.take(slot);
         match self.perform(thread, &pending) {
-            Some(result) => self.resume(thread, result, grants),
+            Some(result) => self.resume(thread, State::Running, result, grants),
             None => self.stop(thread, State::Enqueued, pending),
         }
         self.advance(grants);
-    }
-
-    #[cfg(feature = "planted")]
-    fn ignores_turns(&self) -> bool {
-        self.planted == Some(Planted::ArrivalOrder)
-    }
-
-    #[cfg(not(feature = "planted"))]
-    fn ignores_turns(&self) -> bool {
-        false
     }
 
     /// A running thread cannot go on in this round, for now.
@@ -386,7 +505,7 @@ impl Uds {
             match self.perform(thread, &pending) {
                 Some(result) => {
                     self.active += 1;
-                    self.resume(thread, result, grants);
+                    self.resume(thread, State::Running, result, grants);
                 }
                 None => {
                     let entry = &mut self.threads[thread as usize];
@@ -399,38 +518,44 @@ impl Uds {
 
     /// The step is taken. `None`: the thread queues at the lock now.
     fn perform(&mut self, thread: u32, pending: &Pending) -> Option<OperationResult> {
-        match pending {
-            Pending::Operation(Operation::Lock { lock, mode, .. }) => {
-                self.acquire(thread, *lock, *mode, OperationResult::Granted)
+        match *pending {
+            Pending::Lock { lock, mode, .. } => self.acquire(thread, lock, mode, OperationResult::Granted),
+            Pending::Relock { lock, result } => self.acquire(thread, lock, Mode::Write, result),
+            Pending::Yield => {
+                self.progress |= self.plants(Planted::YieldIsProgress);
+                Some(OperationResult::Granted)
             }
-            Pending::Relock { lock, result } => self.acquire(thread, *lock, Mode::Write, *result),
-            Pending::Operation(Operation::Yield) => Some(OperationResult::Granted),
-            Pending::Operation(_) | Pending::Resume(_) => unreachable!("{pending:?} needs no step"),
+            _ => unreachable!("{pending:?} needs no step"),
         }
     }
 
-    fn acquire(&mut self, thread: u32, lock: LockId, mode: Mode, result: OperationResult) -> Option<OperationResult> {
-        let lock = self.locks.open(lock);
-        if self.locks.is_owned(lock) && self.locks.owned_as(thread, lock).is_some() {
-            return Some(OperationResult::NotPossible);
+    #[inline]
+    fn acquire(&mut self, thread: u32, id: LockId, mode: Mode, result: OperationResult) -> Option<OperationResult> {
+        match self.locks.acquire(thread, id, mode) {
+            Acquired::Owned(writers_before) => {
+                self.note(self.threads[thread as usize].slot as usize, id, mode, writers_before);
+                Some(result)
+            }
+            Acquired::Already => Some(OperationResult::NotPossible),
+            Acquired::Busy(lock) => {
+                self.locks.enqueue(thread, lock, mode);
+                #[cfg(feature = "planted")]
+                if self.counts_behind_ticket(thread) {
+                    self.active += 1;
+                }
+                None
+            }
         }
-        if self.locks.admits(lock, mode) {
-            self.own(thread, lock, mode);
-            return Some(result);
-        }
-        self.locks.enqueue(thread, lock, mode);
-        None
     }
 
-    fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) {
-        self.own_in(self.threads[thread as usize].slot as usize, thread, lock, mode);
-    }
-
-    /// The grant belongs to this slot, even when the thread has left it.
-    fn own_in(&mut self, slot: usize, thread: u32, lock: LockIndex, mode: Mode) {
-        let writers_before = self.locks.own(thread, lock, mode);
-        self.slots[slot].grants.grant(self.locks.id(lock), mode, writers_before);
+    /// A grant, for the trace. It belongs to this slot, even when the thread has left it.
+    #[inline]
+    fn note(&mut self, slot: usize, lock: LockId, mode: Mode, writers_before: u64) {
+        self.trace.grant(&mut self.slots[slot].grants, lock, mode, writers_before);
         self.progress = true;
+        if self.plants(Planted::RollingHash) {
+            self.trace.fold(self.round, self.slots[slot].id, Grants::default());
+        }
     }
 
     // -- operations that need a slot only
@@ -440,11 +565,11 @@ impl Uds {
         match operation {
             Operation::Unlock { lock } => {
                 let result = self.unlock(thread, lock, grants);
-                self.resume(thread, result, grants);
+                self.go_on(thread, result, grants);
             }
             Operation::Notify { lock, queue, all } => {
                 let result = self.notify(thread, lock, queue, all);
-                self.resume(thread, result, grants);
+                self.go_on(thread, result, grants);
             }
             Operation::Wait { lock, queue, timeout } => self.wait(thread, lock, queue, timeout, grants),
             Operation::Sleep { duration } => {
@@ -453,11 +578,17 @@ impl Uds {
             }
             Operation::Spawn { thread: child } => {
                 let result = self.spawn(thread, child.0);
-                self.resume(thread, result, grants);
+                self.go_on(thread, result, grants);
             }
             Operation::Join { child } => self.join(thread, child, grants),
             Operation::Try { lock, mode } => self.attempt(thread, lock, mode, grants),
             Operation::External { timeout } => self.call(thread, timeout, grants),
+            Operation::Reconfigure(change) => {
+                let slot = self.threads[thread as usize].slot;
+                let key = if self.plants(Planted::LastChangeWins) { 0 } else { slot };
+                self.changes.entry(key).or_default().then(*change);
+                self.go_on(thread, OperationResult::Granted, grants);
+            }
             Operation::Finish => self.finish(thread, grants),
             Operation::Lock { .. } | Operation::Yield => unreachable!("needs a step"),
         }
@@ -465,40 +596,63 @@ impl Uds {
 
     fn unlock(&mut self, thread: u32, lock: LockId, grants: &mut Vec<Grant>) -> OperationResult {
         match self.locks.find(lock) {
-            Some(lock) if self.locks.release(thread, lock) => {
-                self.hand_over(lock, grants);
-                OperationResult::Granted
-            }
-            _ => OperationResult::NotPossible,
+            Some(index) => match self.locks.release(thread, index) {
+                Some(queued) => {
+                    if queued {
+                        self.hand_over(index, grants);
+                    }
+                    self.used(thread, lock);
+                    OperationResult::Granted
+                }
+                None => OperationResult::NotPossible,
+            },
+            None => OperationResult::NotPossible,
         }
     }
 
-    /// When no owner is left: the first in the queue, and if it reads all readers directly behind it, become owners.
-    /// While an owner is left nothing moves, not even for a reader: its grant must not depend on which of several
-    /// owners goes first.
+    /// Those that may own the lock now, become its owners and go on.
     fn hand_over(&mut self, lock: LockIndex, grants: &mut Vec<Grant>) {
-        if self.locks.is_owned(lock) {
-            return;
-        }
-        while let Some((heir, mode)) = self.locks.front(lock) {
-            if self.locks.is_owned(lock) && !(mode == Mode::Read && self.locks.is_read(lock)) {
-                return;
-            }
-            self.locks.leave(heir);
-            self.own(heir, lock, mode);
-            let result = match self.threads[heir as usize].pending {
-                Some(Pending::Relock { result, .. }) => result,
-                _ => OperationResult::Granted,
-            };
+        while let Some(heir) = self.locks.heir(lock) {
             self.active += 1;
-            self.resume(heir, result, grants);
+            match heir {
+                Heir::Thread(thread, mode) => {
+                    #[cfg(feature = "planted")]
+                    if self.was_counted(thread) {
+                        self.active -= 1;
+                    }
+                    let entry = &self.threads[thread as usize];
+                    let result = match entry.pending {
+                        Some(Pending::Relock { result, .. }) => result,
+                        _ => OperationResult::Granted,
+                    };
+                    let slot = entry.slot as usize;
+                    let writers_before = self.locks.own(thread, lock, mode);
+                    self.note(slot, self.locks.id(lock), mode, writers_before);
+                    self.resume(thread, State::Running, result, grants);
+                }
+                Heir::Ticket(grip) => {
+                    if self.plants(Planted::TicketCountsAsActive) {
+                        self.active -= 1;
+                    }
+                    self.parked -= 1;
+                    self.locked(grip, grants);
+                }
+            }
         }
     }
 
     fn notify(&mut self, thread: u32, lock: LockId, queue: QueueId, all: bool) -> OperationResult {
-        let Some(index) = self.locks.find(lock).filter(|index| self.locks.owned_as(thread, *index).is_some()) else {
-            return OperationResult::NotPossible;
-        };
+        match self.locks.find(lock).filter(|index| self.locks.owned_as(thread, *index).is_some()) {
+            Some(index) => {
+                self.wake(lock, index, queue, all);
+                OperationResult::Granted
+            }
+            None => OperationResult::NotPossible,
+        }
+    }
+
+    /// The first waiter, or all, leave the queue; they enter E at the end of the round.
+    fn wake(&mut self, lock: LockId, index: LockIndex, queue: QueueId, all: bool) {
         while let Some(waiter) = self.locks.first_waiter(index, queue) {
             self.locks.leave(waiter);
             self.disarm(waiter);
@@ -508,16 +662,15 @@ impl Uds {
             self.parked -= 1;
             self.newcomers.push(waiter);
             if !all {
-                break;
+                return;
             }
         }
-        OperationResult::Granted
     }
 
     fn wait(&mut self, thread: u32, lock: LockId, queue: QueueId, timeout: Option<u64>, grants: &mut Vec<Grant>) {
         let owned = self.locks.find(lock).filter(|lock| self.locks.owned_as(thread, *lock) == Some(Mode::Write));
         let Some(index) = owned else {
-            return self.resume(thread, OperationResult::NotPossible, grants);
+            return self.go_on(thread, OperationResult::NotPossible, grants);
         };
         self.locks.join_wait_queue(thread, index, queue);
         if let Some(timeout) = timeout {
@@ -532,9 +685,9 @@ impl Uds {
     /// Forfeits the remaining steps: the answer comes at the end of the round.
     fn attempt(&mut self, thread: u32, lock: LockId, mode: Mode, grants: &mut Vec<Grant>) {
         if self.locks.find(lock).is_some_and(|lock| self.locks.owned_as(thread, lock).is_some()) {
-            return self.resume(thread, OperationResult::NotPossible, grants);
+            return self.go_on(thread, OperationResult::NotPossible, grants);
         }
-        self.stop(thread, State::Trying, Pending::Operation(Operation::Try { lock, mode }));
+        self.stop(thread, State::Trying, Pending::Try { lock, mode });
         self.turns.forfeit(self.threads[thread as usize].slot);
         self.advance(grants);
     }
@@ -544,8 +697,12 @@ impl Uds {
         let (now, next) = (entry.now.max(self.now), Families::next(entry.id, entry.born));
         let Some(id) = next else { return OperationResult::NotPossible };
         entry.born += 1;
+        let (class, future) = (entry.class, entry.future.clone());
         self.families.add(id, child);
         self.create(child, id, now);
+        let entry = &mut self.threads[child as usize];
+        (entry.class, entry.future) = (class, future);
+        self.undeclared += 1;
         self.newcomers.push(child);
         OperationResult::Granted
     }
@@ -555,15 +712,15 @@ impl Uds {
     fn join(&mut self, thread: u32, child: u16, grants: &mut Vec<Grant>) {
         let id = self.threads[thread as usize].id;
         match self.families.join(id, child, thread) {
-            None => self.resume(thread, OperationResult::NotPossible, grants),
-            Some(Child::Finished(round)) if round < self.round => self.resume(thread, OperationResult::Granted, grants),
+            None => self.go_on(thread, OperationResult::NotPossible, grants),
+            Some(Child::Finished(round)) if round < self.round => self.go_on(thread, OperationResult::Granted, grants),
             Some(Child::Finished(_)) => {
                 self.joined.push(thread);
                 self.park(thread, State::Joining, grants);
             }
             Some(Child::Alive { thread: child, .. }) => {
                 self.threads[thread as usize].joins = Some(child);
-                self.joining.push(thread);
+                self.suspects.push(thread);
                 self.park(thread, State::Joining, grants);
             }
         }
@@ -595,6 +752,7 @@ impl Uds {
         self.leave_round(thread, grants);
         let Thread { id, born, .. } = core::mem::replace(&mut self.threads[thread as usize], VACANT);
         self.alive -= 1;
+        self.undeclared -= 1;
         if born > 0 {
             self.families.forget(id);
         }
@@ -619,7 +777,7 @@ impl Uds {
 
     /// A timed lock is armed when its thread is first primary with it; it keeps its deadline through later rounds.
     fn arm_lock(&mut self, thread: u32, pending: &Pending) {
-        if let Pending::Operation(Operation::Lock { timeout: Some(timeout), .. }) = pending
+        if let Pending::Lock { timeout: Some(timeout), .. } = pending
             && self.threads[thread as usize].deadline.is_none()
         {
             self.arm(thread, *timeout);
@@ -642,12 +800,20 @@ impl Uds {
 
     // -- grants
 
+    /// The operation of a running thread returns at once.
+    #[inline]
+    fn go_on(&mut self, thread: u32, result: OperationResult, grants: &mut Vec<Grant>) {
+        let entry = &mut self.threads[thread as usize];
+        entry.now = entry.now.max(self.now);
+        grants.push(Grant::Resume { thread: ThreadIndex(thread), result, now: entry.now });
+    }
+
     /// The thread's operation is done; the caller has counted it as active.
-    fn resume(&mut self, thread: u32, result: OperationResult, grants: &mut Vec<Grant>) {
+    fn resume(&mut self, thread: u32, running: State, result: OperationResult, grants: &mut Vec<Grant>) {
         self.disarm(thread);
         let entry = &mut self.threads[thread as usize];
         entry.now = entry.now.max(self.now);
-        entry.state = State::Running;
+        entry.state = running;
         entry.pending = None;
         grants.push(Grant::Resume { thread: ThreadIndex(thread), result, now: entry.now });
     }

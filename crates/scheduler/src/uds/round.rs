@@ -2,14 +2,23 @@
 //! docs/internals/scheduler.md; their order is part of the contract.
 
 use super::*;
-use crate::RoundReport;
 use crate::locks::Place;
 use crate::trace::DigestWriter;
+use crate::{RoundEnd, RoundReport};
+use alloc::boxed::Box;
+
+/// Declared requests that a round consumes at most: what is kept of them until its end, their names and hashes, has a
+/// bound, and a round so long costs nothing to end.
+const DECLARED_MAX: usize = 1 << 16;
 
 impl Uds {
-    /// Whether the round takes no further primaries.
+    /// Whether the round takes no further members: it was closed short, or is full. A load of declared requests alone
+    /// has no rounds to wait for.
     fn membership_closed(&self) -> bool {
-        self.closed || self.slots.len() >= self.slots_max
+        self.closed
+            || self.declared_read >= DECLARED_MAX
+            || self.slots.len() + self.declared_read + self.gate.held_back >= self.slots_max
+                && (!self.slots.is_empty() || self.undeclared > 0)
     }
 
     /// Carries on until something is active or the log is used up.
@@ -18,19 +27,29 @@ impl Uds {
             if self.head_forfeits() {
                 // Not before quiescence: until then it depends on when an unlock happens whether the head is enqueued.
                 self.advance(grants);
-            } else if self.membership_closed() {
+            } else if self.membership_closed() || self.fills_up() {
                 self.end_round(grants);
                 self.begin_round(grants);
+                if cfg!(any(debug_assertions, feature = "planted")) {
+                    let longest = 3 + (self.slots.len() + self.eligible.len() + 1).ilog2();
+                    assert!(self.idle_rounds <= longest, "I7: {} rounds without progress", self.idle_rounds);
+                }
             } else {
                 return;
             }
         }
     }
 
+    /// Never, as long as nobody planted that.
+    fn fills_up(&self) -> bool {
+        self.plants(Planted::LocalFill) && !self.slots.is_empty() && self.boost == 0
+    }
+
     fn head_forfeits(&mut self) -> bool {
         let Some(slot) = self.turns.head() else { return false };
         let thread = self.slots[slot as usize].thread;
-        let enqueued = self.threads[thread as usize].state == State::Enqueued;
+        let enqueued =
+            self.threads[thread as usize].state == State::Enqueued && !self.plants(Planted::EnqueuedKeepsHead);
         if enqueued {
             self.turns.forfeit(slot);
         }
@@ -44,25 +63,32 @@ impl Uds {
         while !self.membership_closed() {
             let Some(entry) = self.log.front_mut() else { break };
             match entry {
-                Entry::Request { thread, .. } => {
-                    let thread = thread.0;
-                    self.consumed = true;
-                    self.held = 0;
-                    self.stuck = false;
-                    self.select(thread, grants);
+                Entry::Request { thread, declaration, .. } => {
+                    let (thread, declaration) = (thread.0, core::mem::take(declaration));
+                    self.read_request(thread, declaration, grants);
                 }
                 Entry::Answer { position, path, call } => {
                     self.consumed = true;
-                    self.answers.extend(ThreadId::of(*position, path).map(|thread| (thread, *call)));
+                    let call = ThreadId::of(*position, path).map(|thread| (thread, *call));
+                    let lost = self.plants(Planted::EarlyAnswerLost)
+                        && call.is_some_and(|call| !self.outstanding.contains_key(&call));
+                    self.answers.extend(call.filter(|_| !lost));
                 }
                 Entry::Tick(timestamp) => {
                     self.next_now = self.next_now.max(*timestamp);
-                    self.closed = true;
+                    self.closed = !self.plants(Planted::TickClosesNothing);
+                    if self.plants(Planted::TickIsNow) {
+                        self.now = self.next_now;
+                    }
                 }
                 Entry::Flush => {
                     let idle = !self.consumed && self.slots.is_empty();
                     let hopeless = !self.consumed && (self.stuck || self.held >= self.parameters.flush_rounds.max(1));
-                    if !idle && !hopeless {
+                    let hopeless = hopeless && !self.plants(Planted::FlushHoldsUntilEmpty);
+                    let passed = idle || hopeless || self.plants(Planted::NoFlush);
+                    if !idle && self.plants(Planted::FlushOnce) {
+                        self.closed = true;
+                    } else if !passed {
                         // The round is closed short, the cursor stays on the Flush.
                         self.closed = true;
                         self.held += 1;
@@ -73,9 +99,8 @@ impl Uds {
                         self.stuck = false;
                     }
                 }
-                Entry::Reconfigure(parameters) => {
-                    let empty = Parameters { primaries: 1, steps: 1, order: crate::Order::RoundRobin, flush_rounds: 1 };
-                    self.reconfigure = Some(core::mem::replace(parameters, empty));
+                Entry::Reconfigure(change) => {
+                    self.reconfigure = Some(core::mem::take(change));
                     self.closed = true;
                 }
                 Entry::Mark(mark) => {
@@ -85,6 +110,7 @@ impl Uds {
             }
             self.log.pop_front();
             self.cursor += 1;
+            self.idle_rounds = 0;
         }
         if self.membership_closed() {
             self.turns.close();
@@ -106,21 +132,29 @@ impl Uds {
             self.parked -= 1;
             self.enter(thread);
         }
-        self.fire_timers();
+        self.fire_timers(grants);
         self.settle_answers();
         self.settle_tries();
-        if let Some(parameters) = self.reconfigure.take().filter(|parameters| *parameters != self.parameters) {
-            self.turns = Turns::new(&parameters); // 5
-            self.parameters = parameters;
-            self.progress = true;
-        }
+        self.change_parameters(); // 5
+        self.progress |= !self.deferred.is_empty();
         self.locks.sweep();
         self.fold_grants(); // 6
         self.stuck = all_were_primary && !self.progress;
-        self.boost = if self.progress { 0 } else { self.boost.saturating_mul(2).max(1) };
+        self.idle_rounds = if self.progress { 0 } else { self.idle_rounds + 1 };
+        self.boost =
+            if self.progress || self.plants(Planted::NoBoost) { 0 } else { self.boost.saturating_mul(2).max(1) };
         if let Some(mark) = self.mark.take() {
             let report = self.report(mark);
-            grants.push(Grant::Marked(report));
+            grants.push(Grant::Marked(Box::new(report)));
+        }
+        if self.observed {
+            let (round, primaries, admitted) = (self.round, self.slots.len(), self.declared_read);
+            grants.push(Grant::RoundEnded(Box::new(RoundEnd {
+                round,
+                primaries,
+                admitted,
+                parameters: self.parameters.clone(),
+            })));
         }
     }
 
@@ -140,8 +174,15 @@ impl Uds {
                 _ => {}
             }
         }
-        suspects.extend(enqueued.iter().copied().chain(self.joining.drain(..)));
-        if !suspects.is_empty() {
+        suspects.extend(enqueued.iter().copied());
+        let waits = |thread: &u32| matches!(self.threads[*thread as usize].state, State::Joining | State::Ticket);
+        suspects.extend(self.suspects.drain(..).chain(self.locks.cornered.drain(..)).filter(waits));
+        let late = self.plants(Planted::LateDeadlock)
+            && (self.progress
+                || self.slots_max < self.undeclared
+                || !self.timers.is_empty()
+                || !self.outstanding.is_empty());
+        if !suspects.is_empty() && !late {
             let rank = |thread: u32| self.threads[thread as usize].id;
             let joins = |thread: u32| self.threads[thread as usize].joins;
             while let Some(victim) = cycles.youngest(&self.locks, suspects, self.threads.len(), rank, joins) {
@@ -152,7 +193,7 @@ impl Uds {
         for thread in enqueued.iter().copied() {
             if let Place::Queue(lock) = self.locks.place(thread) {
                 self.locks.leave(thread);
-                if self.has_parked_owner(lock) {
+                if self.has_parked_owner(lock) && !self.plants(Planted::RetryForEver) {
                     self.block(thread, lock);
                 }
             }
@@ -197,7 +238,7 @@ impl Uds {
     fn block(&mut self, thread: u32, lock: LockIndex) {
         let entry = &mut self.threads[thread as usize];
         let mode = match entry.pending {
-            Some(Pending::Operation(Operation::Lock { mode, .. })) => mode,
+            Some(Pending::Lock { mode, .. }) => mode,
             _ => Mode::Write,
         };
         entry.state = State::Blocked;
@@ -228,13 +269,13 @@ impl Uds {
     }
 
     /// The thread owns what it got, but runs on only when it is selected.
-    fn settle_later(&mut self, thread: u32, result: OperationResult) {
+    pub(super) fn settle_later(&mut self, thread: u32, result: OperationResult) {
         self.threads[thread as usize].pending = Some(Pending::Resume(result));
         self.progress = true;
     }
 
     /// Step 4: deadlines that have come, by (deadline, thread).
-    fn fire_timers(&mut self) {
+    fn fire_timers(&mut self, grants: &mut Vec<Grant>) {
         while let Some((deadline, _, thread)) = self.timers.first().copied() {
             if deadline > self.now {
                 return;
@@ -247,6 +288,9 @@ impl Uds {
                     self.settle_later(thread, OperationResult::Granted);
                     self.parked -= 1;
                     self.enter(thread);
+                    if self.plants(Planted::TimerRunsThread) {
+                        self.resume(thread, State::Fresh, OperationResult::Granted, grants);
+                    }
                 }
                 State::External => {
                     self.forget_call(thread);
@@ -290,15 +334,20 @@ impl Uds {
 
     /// Step 4, last: tries in slot order. One that fails is no progress.
     fn settle_tries(&mut self) {
+        #[cfg(feature = "planted")]
+        if self.plants(Planted::TryWithoutSlot) {
+            return self.settle_all_tries();
+        }
         let tries = core::mem::take(&mut self.scratch.tries);
         for slot in tries.iter().copied() {
             let thread = self.slots[slot].thread;
-            let Some(Pending::Operation(Operation::Try { lock, mode })) = self.threads[thread as usize].pending else {
+            let Some(Pending::Try { lock, mode }) = self.threads[thread as usize].pending else {
                 unreachable!("who tries has a try pending")
             };
             if self.locks.find(lock).is_none_or(|lock| self.locks.admits(lock, mode)) {
-                let lock = self.locks.open(lock);
-                self.own_in(slot, thread, lock, mode);
+                let (id, index) = (lock, self.locks.open(lock));
+                let writers_before = self.locks.own(thread, index, mode);
+                self.note(slot, id, mode, writers_before);
                 self.settle_later(thread, OperationResult::Granted);
             } else {
                 self.threads[thread as usize].pending = Some(Pending::Resume(OperationResult::Occupied));
@@ -307,11 +356,26 @@ impl Uds {
         self.scratch.tries = tries;
     }
 
-    /// Step 6: the grants of the round, in slot order.
+    /// Step 5: what handlers changed, in slot order, then what the log changed.
+    fn change_parameters(&mut self) {
+        let mut change = Change::default();
+        while let Some((_, by_handler)) = self.changes.pop_first() {
+            change.then(by_handler);
+        }
+        change.then(self.reconfigure.take().unwrap_or_default());
+        if change.apply(&mut self.parameters) {
+            self.turns = Turns::new(&self.parameters);
+            self.gate = Gate::new(&self.parameters.predicate);
+            self.progress = true;
+        }
+    }
+
+    /// Step 6: the grants of the round, in slot order, then in log order.
     fn fold_grants(&mut self) {
         for slot in self.slots.iter().filter(|slot| !slot.grants.is_empty()) {
             self.trace.fold(self.round, slot.id, slot.grants);
         }
+        self.fold_shares();
     }
 
     // -- the beginning of a round
@@ -319,13 +383,26 @@ impl Uds {
     pub(super) fn begin_round(&mut self, grants: &mut Vec<Grant>) {
         self.round += 1;
         self.slots.clear();
+        self.declared_read = 0;
         self.closed = false;
-        self.consumed = false;
+        // Deferred ones are admitted into this round: what they do waits for its end, so a Flush must not pass it over.
+        self.consumed = !self.deferred.is_empty();
         self.progress = false;
         let primaries = self.parameters.primaries.max(1) as usize;
         let eligible = self.carried.len() + self.eligible.len();
         self.slots_max = primaries.saturating_add(self.boost as usize).min(primaries.saturating_add(eligible));
         self.turns.begin(self.slots_max);
+        self.admit_deferred(grants); // 7
+        self.gate.begin(self.boost == 0);
+        match self.gate.is_shut() {
+            true => self.select_passing(grants),
+            false => self.select_first(grants),
+        }
+        self.read_log(grants);
+    }
+
+    /// The first of E become primaries of the round that begins.
+    fn select_first(&mut self, grants: &mut Vec<Grant>) {
         let mut carried = core::mem::take(&mut self.carried);
         let mut rest = carried.iter().copied().peekable();
         while self.slots.len() < self.slots_max {
@@ -346,15 +423,14 @@ impl Uds {
         }
         carried.clear();
         self.carried = carried;
-        self.read_log(grants);
     }
 
     /// The thread becomes a primary of this round.
-    fn select(&mut self, thread: u32, grants: &mut Vec<Grant>) {
+    pub(super) fn select(&mut self, thread: u32, grants: &mut Vec<Grant>) {
         let slot = self.turns.push();
         let entry = &mut self.threads[thread as usize];
         entry.slot = slot;
-        self.slots.push(Slot { thread, id: entry.id, grants: Word::default() });
+        self.slots.push(Slot { thread, id: entry.id, grants: Grants::default() });
         match entry.pending.take() {
             None => {
                 entry.state = State::Running;
@@ -363,19 +439,22 @@ impl Uds {
             }
             Some(Pending::Resume(result)) => {
                 self.active += 1;
-                self.resume(thread, result, grants);
+                self.resume(thread, State::Running, result, grants);
             }
-            Some(
-                pending @ (Pending::Relock { .. } | Pending::Operation(Operation::Lock { .. } | Operation::Yield)),
-            ) => {
+            Some(pending @ (Pending::Relock { .. } | Pending::Lock { .. } | Pending::Yield)) => {
                 self.arm_lock(thread, &pending);
                 let entry = &mut self.threads[thread as usize];
                 entry.state = State::AwaitingTurn;
                 entry.pending = Some(pending);
+                #[cfg(feature = "planted")]
+                if self.plants(Planted::RetryWithoutTurn) {
+                    self.retries(thread);
+                }
             }
-            Some(Pending::Operation(operation)) => {
+            Some(pending) => {
                 entry.state = State::Running;
                 self.active += 1;
+                let operation = pending.operation().expect("an operation");
                 self.slot_operation(thread, operation, grants);
             }
         }
@@ -388,8 +467,8 @@ impl Uds {
     }
 
     /// Everything that the rest of the log will meet, in canonical order. Requests that are fresh stand in the log
-    /// behind the cursor; of children that are fresh only the name and the time count: how far they have run ahead is
-    /// local.
+    /// behind the cursor; of those held back, and of children that are fresh, only the name and the time count: how far
+    /// they have run ahead is local.
     fn digest(&self) -> [u8; 32] {
         let mut digest = DigestWriter::new("unisono uds state");
         self.parameters.digest(&mut digest);
@@ -397,7 +476,7 @@ impl Uds {
         let mut threads: Vec<u32> = (0..self.threads.len() as u32)
             .filter(|thread| match self.threads[*thread as usize] {
                 Thread { state: State::Vacant, .. } => false,
-                Thread { state: State::Fresh, id, .. } => !id.is_request(),
+                Thread { state: State::Fresh, id, .. } => !id.is_request() || self.eligible.contains(&(id, *thread)),
                 _ => true,
             })
             .collect();
@@ -408,12 +487,10 @@ impl Uds {
             digest.id(entry.id);
             digest.words(&[entry.now, entry.state as u64, entry.born.into(), entry.calls.into()]);
             digest.option(entry.deadline);
+            digest.word(entry.class.into());
+            digest.future_locks(entry.future.as_deref());
             match entry.pending.as_ref().filter(|_| entry.state != State::Fresh) {
                 None => digest.word(0),
-                Some(Pending::Operation(operation)) => {
-                    digest.word(1);
-                    operation.digest(&mut digest);
-                }
                 Some(Pending::Relock { lock, result }) => {
                     digest.word(2);
                     digest.lock(*lock);
@@ -423,10 +500,19 @@ impl Uds {
                     digest.word(3);
                     digest.result(*result);
                 }
+                Some(pending) => {
+                    digest.word(1);
+                    pending.clone().operation().expect("an operation").digest(&mut digest);
+                }
+            }
+            if matches!(entry.state, State::Admitted | State::Ticket) {
+                self.locks.digest_tickets(thread, &mut digest);
+                continue;
             }
             digest.word(self.locks.owned(thread).count() as u64);
             self.locks.owned(thread).for_each(|(lock, _)| digest.lock(lock));
         }
+        digest.ids(&self.deferred.iter().map(|(thread, _)| self.threads[*thread as usize].id).collect::<Vec<_>>());
         self.locks.digest(&mut digest, |thread| self.threads[thread as usize].id);
         self.families.digest(&mut digest);
         digest.finish()
@@ -438,7 +524,6 @@ impl Uds {
     pub(super) fn round_invariants(&self) {
         let present = || self.slots.iter().enumerate().filter(|(_, slot)| slot.thread != NO_THREAD);
         let state = |slot: &Slot| self.threads[slot.thread as usize].state;
-        assert_eq!(self.active, present().filter(|(_, slot)| state(slot) == State::Running).count(), "I3: active");
         assert!(self.slots.len() <= self.slots_max.max(1));
         assert!(self.slots.is_sorted_by(|a, b| a.id < b.id), "slots stand in order of id");
         for (at, slot) in present() {
@@ -446,6 +531,8 @@ impl Uds {
             let of_the_round = [State::Running, State::AwaitingTurn, State::OutOfSteps, State::Enqueued, State::Trying];
             assert!(of_the_round.contains(&state(slot)), "a primary is {:?}", state(slot));
         }
+        let running = present().filter(|(_, slot)| state(slot) == State::Running).count();
+        assert!(self.active >= running, "I3: active");
         assert!(self.active > 0 || self.log.is_empty(), "settled: whoever can run, runs");
     }
 
@@ -454,20 +541,28 @@ impl Uds {
     /// # Panics
     /// When one does not hold.
     pub fn invariants(&self) {
+        #[cfg(feature = "planted")]
+        if self.is_planted() {
+            return;
+        }
         self.locks.invariants();
         let count = |states: &[State]| self.threads.iter().filter(|thread| states.contains(&thread.state)).count();
         assert_eq!(self.alive, self.threads.len() - count(&[State::Vacant]));
         assert_eq!(
             self.parked,
-            count(&[State::Waiting, State::Sleeping, State::Blocked, State::Joining, State::External])
+            count(&[State::Waiting, State::Sleeping, State::Blocked, State::Joining, State::External, State::Ticket])
         );
+        assert_eq!(self.active, count(&[State::Running, State::Admitted]), "I3: active");
         assert_eq!(self.outstanding.len(), count(&[State::External]));
         assert_eq!(self.timers.len(), self.threads.iter().filter(|thread| thread.deadline.is_some()).count());
-        let fresh_children =
-            self.threads.iter().filter(|thread| thread.state == State::Fresh && !thread.id.is_request());
+        let fresh = |(index, thread): &(usize, &Thread)| {
+            thread.state == State::Fresh
+                && (!thread.id.is_request() || self.eligible.contains(&(thread.id, *index as u32)))
+        };
+        let fresh = self.threads.iter().enumerate().filter(fresh).count();
         assert_eq!(
             self.eligible.len() + self.carried.len() + self.newcomers.len(),
-            count(&[State::NotPrimary]) + fresh_children.count(),
+            count(&[State::NotPrimary]) + fresh,
             "who has something to do stands in exactly one list"
         );
         for (index, thread) in self.threads.iter().enumerate() {
@@ -476,6 +571,7 @@ impl Uds {
                 State::Enqueued => matches!(place, Place::Queue(_)),
                 State::Blocked => matches!(place, Place::Blocked(_)),
                 State::Waiting => matches!(place, Place::Waiting(..)),
+                State::Ticket => matches!(place, Place::Ticket(_)),
                 _ => place == Place::Nowhere,
             };
             assert!(stands_right, "a thread that is {:?} stands at {place:?}", thread.state);
@@ -484,12 +580,13 @@ impl Uds {
                 owns_nothing || !matches!(thread.state, State::Vacant | State::Fresh),
                 "I2: it owns what it cannot"
             );
-            assert_eq!(
-                thread.slot != NO_SLOT,
-                matches!(
-                    thread.state,
-                    State::Running | State::AwaitingTurn | State::OutOfSteps | State::Enqueued | State::Trying
-                ),
+            assert!(
+                matches!(thread.state, State::Admitted | State::Ticket)
+                    || (thread.slot != NO_SLOT)
+                        == matches!(
+                            thread.state,
+                            State::Running | State::AwaitingTurn | State::OutOfSteps | State::Enqueued | State::Trying
+                        ),
                 "a primary has a slot and nobody else"
             );
         }

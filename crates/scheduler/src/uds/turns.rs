@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     fn turns(steps: u32, order: Order) -> Turns {
-        Turns::new(&Parameters { primaries: 3, steps, order, flush_rounds: 1 })
+        Turns::new(&Parameters { primaries: 3, steps, order, ..Parameters::uds() })
     }
 
     /// Takes up to `count` steps as they come.

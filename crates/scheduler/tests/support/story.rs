@@ -5,14 +5,18 @@
 //!   1 lock a         -> 1 granted
 //!   tick 30          ->
 //! ```
-//! Events: `request N [at T]`, `tick T`, `flush`, `mark N`, `parameters N S`, and of thread N: `lock L [for D]`,
-//! `read L [for D]`, `unlock L`, `wait L[/Q] [for D]`, `notify L[/Q]`, `notify-all L[/Q]`, `sleep D`, `yield`, `try L`,
-//! `try-read L`, `spawn M` (the host's
-//! name of the child), `call [for D]` (answered by the entry `answer N CALL`), `join K` (the K-th child), `finish`.
+//! Events: `request N [at T] [class C] [wants LOCKS] [declares LOCKS]` (foreknown locks, or the declared lane; `read:L`,
+//! and `L*2` for two uses), `tick T`, `flush`, `mark N`, `answer N CALL`, `parameters N S`, `classes C/EVERY+PHASE ...`,
+//! `future-locks`, and of thread N: `lock L [for D]`, `read L [for D]`, `unlock L`, `wait L[/Q] [for D]`,
+//! `notify L[/Q]`, `notify-all L[/Q]`, `sleep D`, `yield`, `try L`, `try-read L`, `spawn M` (the host's name of the
+//! child), `call [for D]`, `join K` (the K-th child), `parameters N S`, `finish`.
 //! Grants show a thread's `now` when it is not 0: `1 granted @30`.
 
-use super::{Checked, parameters};
-use unisono_scheduler::{Entry, Event, Grant, LockId, Mode, Operation, OperationResult, QueueId, ThreadIndex};
+use unisono_scheduler::testing::Checked;
+use unisono_scheduler::{
+    Change, ClassRule, Declaration, DeclaredLock, Entry, Event, Grant, Lane, LockId, Mode, Operation, OperationResult,
+    Predicate, QueueId, ThreadIndex,
+};
 
 /// Plays the script; panics at the first line that leads to other grants.
 pub fn story(scheduler: &mut dyn Checked, script: &str) {
@@ -31,17 +35,18 @@ fn parse(event: &str) -> Event {
     let number = |word: &str| word.parse::<u64>().unwrap_or_else(|_| panic!("no number: {word} in: {event}"));
     let thread = |word: &str| ThreadIndex(number(word) as u32);
     Event::Entry(match words[..] {
-        ["request", name] => Entry::Request { thread: thread(name), position: number(name), timestamp: 0 },
-        ["request", name, "at", time] => {
-            Entry::Request { thread: thread(name), position: number(name), timestamp: number(time) }
-        }
+        ["request", name, ref rest @ ..] => request(thread(name), rest),
         ["tick", time] => Entry::Tick(number(time)),
         ["flush"] => Entry::Flush,
         ["answer", position, call] => {
             Entry::Answer { position: number(position), path: Vec::new(), call: number(call) as u32 }
         }
         ["mark", mark] => Entry::Mark(number(mark)),
-        ["parameters", n, s] => Entry::Reconfigure(parameters(number(n) as u32, number(s) as u32)),
+        ["parameters", n, s] => Entry::Reconfigure(change(n, s)),
+        ["classes", ref rules @ ..] => {
+            predicate(Predicate::Classes(rules.iter().map(|rule| class_rule(rule)).collect()))
+        }
+        ["future-locks"] => predicate(Predicate::FutureLocks),
         [name, ref operation @ ..] => {
             return Event::Operation { thread: thread(name), operation: parse_operation(operation, event) };
         }
@@ -49,9 +54,54 @@ fn parse(event: &str) -> Event {
     })
 }
 
+fn change(n: &str, s: &str) -> Change {
+    let number = |word: &str| Some(word.parse().expect("a number"));
+    Change { primaries: number(n), steps: number(s), ..Change::default() }
+}
+
+fn predicate(predicate: Predicate) -> Entry {
+    Entry::Reconfigure(Change { predicate: Some(predicate), ..Change::default() })
+}
+
+/// `C/EVERY+PHASE`.
+fn class_rule(rule: &str) -> ClassRule {
+    let (class, rounds) = rule.split_once('/').expect("a class");
+    let (every, phase) = rounds.split_once('+').expect("a phase");
+    let number = |word: &str| word.parse().expect("a number");
+    ClassRule { class: class.parse().expect("a class"), every: number(every), phase: number(phase) }
+}
+
+fn request(thread: ThreadIndex, words: &[&str]) -> Entry {
+    let (mut timestamp, mut declaration) = (0, Declaration::default());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "at" => timestamp = words.next().expect("a time").parse().expect("a time"),
+            "class" => declaration.class = words.next().expect("a class").parse().expect("a class"),
+            "wants" => {}
+            "declares" => declaration.lane = Lane::Declared,
+            lock => declaration.locks.push(declared(lock)),
+        }
+    }
+    Entry::Request { thread, position: thread.0.into(), timestamp, declaration }
+}
+
+/// `L`, `read:L`, `L*2`.
+fn declared(word: &str) -> DeclaredLock {
+    let (name, uses) = word.split_once('*').map_or((word, 1), |(name, uses)| (name, uses.parse().expect("uses")));
+    match name.strip_prefix("read:") {
+        Some(name) => DeclaredLock { lock: lock_id(name), mode: Mode::Read, uses },
+        None => DeclaredLock { lock: lock_id(name), mode: Mode::Write, uses },
+    }
+}
+
+fn lock_id(name: &str) -> LockId {
+    LockId(name.bytes().fold(0, |id, byte| id << 8 | u128::from(byte)))
+}
+
 fn parse_operation(words: &[&str], event: &str) -> Operation {
     let number = |word: &str| word.parse::<u64>().unwrap_or_else(|_| panic!("no number: {word} in: {event}"));
-    let lock = |name: &str| LockId(name.bytes().fold(0, |id, byte| id << 8 | u128::from(byte)));
+    let lock = lock_id;
     let queue = |name: &str| match name.split_once('/') {
         None => (lock(name), QueueId(0)),
         Some((name, queue)) => (lock(name), QueueId(number(queue))),
@@ -76,6 +126,7 @@ fn parse_operation(words: &[&str], event: &str) -> Operation {
         ["call", "for", d] => Operation::External { timeout: Some(number(d)) },
         ["spawn", child] => Operation::Spawn { thread: ThreadIndex(number(child) as u32) },
         ["join", child] => Operation::Join { child: number(child) as u16 },
+        ["parameters", n, s] => Operation::Reconfigure(Box::new(change(n, s))),
         ["finish"] => Operation::Finish,
         _ => panic!("no such event: {event}"),
     }
@@ -87,6 +138,7 @@ fn show(grant: &Grant) -> String {
         Grant::Call { thread, call } => format!("{} calls {call}", thread.0),
         Grant::Finished { thread } => format!("{} finished", thread.0),
         Grant::Marked(report) => format!("marked {} in round {}", report.mark, report.round),
+        Grant::RoundEnded(end) => format!("round {} ended with {} primaries", end.round, end.primaries),
         Grant::Resume { thread, result, now } => {
             let result = match result {
                 OperationResult::Granted => "granted",
@@ -94,6 +146,7 @@ fn show(grant: &Grant) -> String {
                 OperationResult::Deadlock => "deadlock",
                 OperationResult::NotPossible => "not possible",
                 OperationResult::Occupied => "occupied",
+                OperationResult::NotDeclared => "not declared",
             };
             let now = if *now == 0 { String::new() } else { format!(" @{now}") };
             format!("{} {result}{now}", thread.0)

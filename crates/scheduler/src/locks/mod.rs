@@ -2,20 +2,31 @@
 //!
 //! ```text
 //!   LockId ──> Lock   owners  ──  Hold ── Hold           (each Hold stands in its lock's list and in its thread's)
-//!                     queue   ──  thread ── thread       FIFO of those that took their step and wait for an unlock
+//!                     queue   ──  thread ── ticket       FIFO of those that took their step and wait for an unlock,
+//!                                                        and of tickets
 //!                     blocked ──  thread                 waits for a lock whose owner is parked
 //!                     wait queues by QueueId ── thread   condition variables
 //! ```
 //! Invariants: all owners of a lock own it alike, a writer alone. A thread stands at one place at most. A lock has an
-//! entry while somebody owns it or stands at it, so memory follows the locks in use and not those that exist.
+//! entry while somebody owns it or stands at it, and few have one beyond that, so memory follows the locks in use and
+//! not those that exist. What is known of a lock not in use is nothing, whether it has an entry or not.
 //! Every operation costs O(1) or O(log) (looking for one reader among many: the shorter of two lists).
 
+mod index;
+mod owners;
+mod tickets;
+
 use crate::family::ThreadId;
-use crate::list::{Links, List, NONE};
+use crate::list::{Links, List};
 use crate::trace::DigestWriter;
 use crate::{LockId, Mode, QueueId};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use index::Index;
+pub(crate) use owners::Acquired;
+use owners::{BY_LOCK, Hold};
+pub(crate) use tickets::{ByTicket, Grip, normalized};
+use tickets::{Stage, Ticket, thread_node, ticket_node};
 
 /// Names the entry of a lock in use.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,6 +39,17 @@ pub(crate) enum Place {
     Queue(LockIndex),
     Blocked(LockIndex),
     Waiting(LockIndex, QueueId),
+    /// Its ticket stands in the queue, the thread waits for it.
+    Ticket(LockIndex),
+}
+
+/// Who goes on with a lock that was handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Heir {
+    /// It has left the queue and is to own the lock like this.
+    Thread(u32, Mode),
+    /// It owns the lock.
+    Ticket(Grip),
 }
 
 #[derive(Clone, Debug)]
@@ -43,43 +65,47 @@ struct Lock {
     waiters: u32,
     /// Writers since it came into use.
     writers: u64,
+    /// Not merely kept for the next time.
+    used: bool,
     /// Stands in `Locks::unowned`.
     listed: bool,
     /// Stands in `Locks::released`.
     released: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    thread: u32,
-    lock: LockIndex,
-}
-
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Seat {
     place: Place,
     wants: Mode,
     owned: List,
     owned_count: u32,
+    tickets: Vec<u32>,
 }
 
-const EMPTY_SEAT: Seat = Seat { place: Place::Nowhere, wants: Mode::Write, owned: List::EMPTY, owned_count: 0 };
+const EMPTY_SEAT: Seat =
+    Seat { place: Place::Nowhere, wants: Mode::Write, owned: List::EMPTY, owned_count: 0, tickets: Vec::new() };
 
 /// All locks in use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Locks {
     index: Index,
     locks: Vec<Lock>,
+    /// Locks with `used`.
+    in_use: usize,
     free_locks: Vec<u32>,
     holds: Vec<Hold>,
     free_holds: Vec<u32>,
-    holds_by_lock: Links,
-    holds_by_thread: Links,
     seats: Vec<Seat>,
-    seat_links: Links,
+    tickets: Vec<Ticket>,
+    free_tickets: Vec<u32>,
+    /// Of everything that stands at a lock; nodes are numbered as in `tickets`.
+    links: Links,
     wait_queues: BTreeMap<(LockId, QueueId), List>,
     /// Locks that lost their last owner or waiter since the last sweep: only they can be idle.
     unowned: Vec<LockIndex>,
+    /// Threads that wait for one ticket and came to own, by another, a lock where somebody is blocked: that may have
+    /// closed a cycle.
+    pub(crate) cornered: Vec<u32>,
     /// Locks with blocked threads that were released since the last `take_released`.
     released: Vec<LockIndex>,
 }
@@ -90,19 +116,31 @@ impl Locks {
         let count = thread as usize + 1;
         if self.seats.len() < count {
             self.seats.resize(count, EMPTY_SEAT);
-            self.seat_links.reserve(count);
+            self.links.reserve(thread_node(thread) as usize + 1);
         }
     }
 
+    #[inline]
     pub(crate) fn find(&self, id: LockId) -> Option<LockIndex> {
         self.index.find(id, &self.locks)
     }
 
     /// The lock's entry, made when it has none. The caller owns it or stands at it next.
+    #[inline]
     pub(crate) fn open(&mut self, id: LockId) -> LockIndex {
-        if let Some(lock) = self.find(id) {
-            return lock;
+        let lock = match self.find(id) {
+            Some(lock) => lock,
+            None => self.make(id),
+        };
+        let entry = &mut self.locks[lock.0 as usize];
+        if !entry.used {
+            entry.used = true;
+            self.in_use += 1;
         }
+        lock
+    }
+
+    fn make(&mut self, id: LockId) -> LockIndex {
         let fresh = Lock {
             id,
             mode: Mode::Write,
@@ -113,6 +151,7 @@ impl Locks {
             blocked_writers: 0,
             waiters: 0,
             writers: 0,
+            used: false,
             listed: false,
             released: false,
         };
@@ -134,74 +173,6 @@ impl Locks {
         self.lock(lock).id
     }
 
-    /// How the thread owns the lock, if it does.
-    pub(crate) fn owned_as(&self, thread: u32, lock: LockIndex) -> Option<Mode> {
-        self.hold(thread, lock).map(|_| self.lock(lock).mode)
-    }
-
-    pub(crate) fn is_owned(&self, lock: LockIndex) -> bool {
-        self.lock(lock).owner_count > 0
-    }
-
-    /// Whether the lock can be owned at once. Write: it is free and nobody queues. Read: it is free, or only readers
-    /// own it, nobody queues and no writer is blocked on it.
-    pub(crate) fn admits(&self, lock: LockIndex, mode: Mode) -> bool {
-        let lock = self.lock(lock);
-        lock.queue.is_empty()
-            && (lock.owner_count == 0 || mode == Mode::Read && lock.mode == Mode::Read && lock.blocked_writers == 0)
-    }
-
-    /// The thread becomes an owner; says how many writers there were before.
-    pub(crate) fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) -> u64 {
-        let hold = self.new_hold(Hold { thread, lock });
-        let entry = &mut self.locks[lock.0 as usize];
-        assert!(entry.owner_count == 0 || mode == Mode::Read && entry.mode == Mode::Read, "a writer owns a lock alone");
-        let writers_before = entry.writers;
-        entry.writers += u64::from(mode == Mode::Write);
-        entry.mode = mode;
-        entry.owner_count += 1;
-        entry.owners.push_back(&mut self.holds_by_lock, hold);
-        let seat = &mut self.seats[thread as usize];
-        seat.owned_count += 1;
-        seat.owned.push_back(&mut self.holds_by_thread, hold);
-        writers_before
-    }
-
-    /// The thread gives the lock back; false when it does not own it.
-    pub(crate) fn release(&mut self, thread: u32, lock: LockIndex) -> bool {
-        let Some(hold) = self.hold(thread, lock) else { return false };
-        let seat = &mut self.seats[thread as usize];
-        seat.owned_count -= 1;
-        seat.owned.remove(&mut self.holds_by_thread, hold);
-        let entry = &mut self.locks[lock.0 as usize];
-        entry.owner_count -= 1;
-        entry.owners.remove(&mut self.holds_by_lock, hold);
-        self.free_holds.push(hold);
-        if !entry.blocked.is_empty() && !entry.released {
-            entry.released = true;
-            self.released.push(lock);
-        }
-        self.list_if_unowned(lock);
-        true
-    }
-
-    /// The lock that the thread acquired first of those it owns.
-    pub(crate) fn first_owned(&self, thread: u32) -> Option<LockIndex> {
-        self.seats[thread as usize].owned.first().map(|hold| self.holds[hold as usize].lock)
-    }
-
-    /// What the thread owns, in order of acquisition.
-    pub(crate) fn owned(&self, thread: u32) -> impl Iterator<Item = (LockId, Mode)> + '_ {
-        self.seats[thread as usize].owned.iter(&self.holds_by_thread).map(|hold| {
-            let lock = self.lock(self.holds[hold as usize].lock);
-            (lock.id, lock.mode)
-        })
-    }
-
-    pub(crate) fn owners(&self, lock: LockIndex) -> impl Iterator<Item = u32> + '_ {
-        self.lock(lock).owners.iter(&self.holds_by_lock).map(|hold| self.holds[hold as usize].thread)
-    }
-
     // -- the queue
 
     pub(crate) fn enqueue(&mut self, thread: u32, lock: LockIndex, mode: Mode) {
@@ -209,17 +180,34 @@ impl Locks {
         assert_eq!(seat.place, Place::Nowhere, "a thread stands at one place at most");
         seat.place = Place::Queue(lock);
         seat.wants = mode;
-        self.locks[lock.0 as usize].queue.push_back(&mut self.seat_links, thread);
+        self.locks[lock.0 as usize].queue.push_back(&mut self.links, thread_node(thread));
     }
 
-    /// First in the queue.
-    pub(crate) fn front(&self, lock: LockIndex) -> Option<(u32, Mode)> {
-        self.lock(lock).queue.first().map(|thread| (thread, self.seats[thread as usize].wants))
-    }
-
-    pub(crate) fn is_read(&self, lock: LockIndex) -> bool {
-        let lock = self.lock(lock);
-        lock.owner_count > 0 && lock.mode == Mode::Read
+    /// The first in the queue leaves it if nobody stands against it: if no owner is left, or if it reads like the
+    /// owners. Then a thread must also find no writer blocked at the lock: it would not have been let in without a
+    /// queue either, and whether there was a queue when it came depends on when an unlock happened. To be called until
+    /// there is none.
+    #[inline]
+    pub(crate) fn heir(&mut self, lock: LockIndex) -> Option<Heir> {
+        loop {
+            let entry = self.lock(lock);
+            let first = entry.queue.first()?;
+            let follows =
+                |mode, passes: bool| entry.owner_count == 0 || mode == Mode::Read && entry.mode == Mode::Read && passes;
+            match node(first) {
+                Node::Ticket(at) if follows(self.tickets[at as usize].mode, true) => {
+                    // One that nobody waits for yet is reserved, and the next one looked at.
+                    if let Some(grip) = self.reserve_ticket(at) {
+                        return Some(Heir::Ticket(grip));
+                    }
+                }
+                Node::Thread(thread) if follows(self.seats[thread as usize].wants, entry.blocked_writers == 0) => {
+                    self.leave(thread);
+                    return Some(Heir::Thread(thread, self.seats[thread as usize].wants));
+                }
+                _ => return None,
+            }
+        }
     }
 
     // -- threads blocked behind a parked owner
@@ -230,12 +218,17 @@ impl Locks {
         seat.place = Place::Blocked(lock);
         seat.wants = mode;
         let entry = &mut self.locks[lock.0 as usize];
-        entry.blocked.push_back(&mut self.seat_links, thread);
+        entry.blocked.push_back(&mut self.links, thread_node(thread));
         entry.blocked_writers += u32::from(mode == Mode::Write);
     }
 
     pub(crate) fn blocked(&self, lock: LockIndex) -> impl Iterator<Item = u32> + '_ {
-        self.lock(lock).blocked.iter(&self.seat_links)
+        self.lock(lock).blocked.iter(&self.links).map(|at| self.thread_at(at))
+    }
+
+    /// Whether the end of the round frees blocked threads.
+    pub(crate) fn any_released(&self) -> bool {
+        !self.released.is_empty()
     }
 
     /// The locks with blocked threads that were released since the last call, in order of their ids.
@@ -256,7 +249,10 @@ impl Locks {
         seat.place = Place::Waiting(lock, queue);
         let entry = &mut self.locks[lock.0 as usize];
         entry.waiters += 1;
-        self.wait_queues.entry((entry.id, queue)).or_insert(List::EMPTY).push_back(&mut self.seat_links, thread);
+        self.wait_queues
+            .entry((entry.id, queue))
+            .or_insert(List::EMPTY)
+            .push_back(&mut self.links, thread_node(thread));
     }
 
     pub(crate) fn first_waiter(&self, lock: LockIndex, queue: QueueId) -> Option<u32> {
@@ -264,19 +260,19 @@ impl Locks {
         if lock.waiters == 0 {
             return None; // a notify that nobody waits for costs nothing
         }
-        self.wait_queues.get(&(lock.id, queue)).and_then(List::first)
+        self.wait_queues.get(&(lock.id, queue)).and_then(List::first).map(|at| self.thread_at(at))
     }
 
     /// The thread leaves the place where it stands.
     pub(crate) fn leave(&mut self, thread: u32) {
         let place = core::mem::replace(&mut self.seats[thread as usize].place, Place::Nowhere);
         match place {
-            Place::Nowhere => {}
-            Place::Queue(lock) => self.locks[lock.0 as usize].queue.remove(&mut self.seat_links, thread),
+            Place::Nowhere | Place::Ticket(_) => {}
+            Place::Queue(lock) => self.locks[lock.0 as usize].queue.remove(&mut self.links, thread_node(thread)),
             Place::Blocked(lock) => {
                 let wants = self.seats[thread as usize].wants;
                 let entry = &mut self.locks[lock.0 as usize];
-                entry.blocked.remove(&mut self.seat_links, thread);
+                entry.blocked.remove(&mut self.links, thread_node(thread));
                 entry.blocked_writers -= u32::from(wants == Mode::Write);
             }
             Place::Waiting(lock, queue) => {
@@ -284,7 +280,7 @@ impl Locks {
                 entry.waiters -= 1;
                 let key = (entry.id, queue);
                 let list = self.wait_queues.get_mut(&key).expect("a waiter stands in a wait queue");
-                list.remove(&mut self.seat_links, thread);
+                list.remove(&mut self.links, thread_node(thread));
                 if list.is_empty() {
                     self.wait_queues.remove(&key);
                 }
@@ -297,21 +293,40 @@ impl Locks {
         self.seats[thread as usize].place
     }
 
-    /// Whom the thread waits for directly: who stands in front of it, else the owners.
+    /// Whom the thread waits for directly: who stands in front of it, else the owners. A thread or a waiting ticket in
+    /// front waits for all that stand in front of it; who waits elsewhere does not, so the way leads on past its ticket.
     pub(crate) fn waits_for(&self, thread: u32, into: &mut Vec<u32>) {
-        match self.place(thread) {
-            Place::Nowhere | Place::Waiting(..) => {}
-            Place::Queue(lock) => match self.seat_links.previous(thread) {
-                Some(ahead) => into.push(ahead),
-                None => into.extend(self.owners(lock)),
-            },
-            Place::Blocked(lock) => into.extend(self.owners(lock)),
+        let (lock, mut at) = match self.place(thread) {
+            Place::Nowhere | Place::Waiting(..) => return,
+            Place::Blocked(lock) => return into.extend(self.owners(lock)),
+            Place::Queue(lock) => (lock, thread_node(thread)),
+            Place::Ticket(lock) => {
+                let ticket = self.ticket(thread, self.id(lock)).expect("it waits for its ticket");
+                (lock, ticket_node(ticket))
+            }
+        };
+        while let Some(ahead) = self.links.previous(at) {
+            let thread = self.thread_at(ahead);
+            into.push(thread);
+            if matches!(self.place(thread), Place::Queue(place) | Place::Ticket(place) if place == lock) {
+                return;
+            }
+            at = ahead;
+        }
+        into.extend(self.owners(lock));
+    }
+
+    fn thread_at(&self, at: u32) -> u32 {
+        match node(at) {
+            Node::Thread(thread) => thread,
+            Node::Ticket(ticket) => self.tickets[ticket as usize].thread,
         }
     }
 
     // -- entries come and go
 
-    /// Drops the entries of locks that nobody owns and where nobody stands.
+    /// Forgets the locks that nobody owns and where nobody stands. Their entries are kept for the next time, up to a
+    /// number: most locks come again soon.
     pub(crate) fn sweep(&mut self) {
         while let Some(lock) = self.unowned.pop() {
             let entry = &mut self.locks[lock.0 as usize];
@@ -319,23 +334,36 @@ impl Locks {
             let idle =
                 entry.owner_count == 0 && entry.waiters == 0 && entry.queue.is_empty() && entry.blocked.is_empty();
             if idle {
-                self.index.remove(lock, &self.locks);
-                self.free_locks.push(lock.0);
+                entry.used = false;
+                entry.writers = 0;
+                self.in_use -= 1;
             }
         }
-        if self.index.live == 0 && self.locks.len() > KEPT_ENTRIES {
+        if self.index.live > KEPT_IDLE + 2 * self.in_use {
+            self.drop_idle();
+        }
+        if self.in_use == 0 && self.locks.len() > KEPT_ENTRIES {
             self.forget_peak();
+        }
+    }
+
+    /// As many came into use since the last time as are looked at.
+    fn drop_idle(&mut self) {
+        for at in 0..self.locks.len() as u32 {
+            if !self.locks[at as usize].used && !self.is_free(at) {
+                self.index.remove(LockIndex(at), &self.locks);
+                self.free_locks.push(at);
+            }
         }
     }
 
     /// Locks in use.
     pub(crate) fn len(&self) -> usize {
-        self.index.live
+        self.in_use
     }
 
     pub(crate) fn digest(&self, digest: &mut DigestWriter, name: impl Fn(u32) -> ThreadId) {
-        let mut used: Vec<&Lock> =
-            self.locks.iter().enumerate().filter(|(at, _)| !self.is_free(*at as u32)).map(|(_, lock)| lock).collect();
+        let mut used: Vec<&Lock> = self.locks.iter().filter(|lock| lock.used).collect();
         used.sort_unstable_by_key(|lock| lock.id);
         let sorted = |mut names: Vec<ThreadId>| {
             names.sort_unstable();
@@ -346,20 +374,23 @@ impl Locks {
             digest.lock(lock.id);
             digest.word(u64::from(lock.owner_count > 0 && lock.mode == Mode::Write));
             digest.word(lock.writers);
-            let owners = lock.owners.iter(&self.holds_by_lock).map(|hold| name(self.holds[hold as usize].thread));
+            let owners = lock.owners.iter::<BY_LOCK, _>(&self.holds).map(|hold| name(self.holds[hold as usize].thread));
             digest.ids(&sorted(owners.collect()));
-            digest.word(lock.queue.iter(&self.seat_links).count() as u64);
-            for thread in lock.queue.iter(&self.seat_links) {
-                digest.id(name(thread));
-                digest.word(u64::from(self.seats[thread as usize].wants == Mode::Write));
+            digest.word(lock.queue.iter(&self.links).count() as u64);
+            for at in lock.queue.iter(&self.links) {
+                digest.id(name(self.thread_at(at)));
+                digest.word(match node(at) {
+                    Node::Thread(thread) => u64::from(self.seats[thread as usize].wants == Mode::Write),
+                    Node::Ticket(ticket) => 2 + u64::from(self.tickets[ticket as usize].mode == Mode::Write),
+                });
             }
-            digest.ids(&sorted(lock.blocked.iter(&self.seat_links).map(&name).collect()));
+            digest.ids(&sorted(lock.blocked.iter(&self.links).map(|at| name(self.thread_at(at))).collect()));
         }
         digest.word(self.wait_queues.len() as u64);
         for ((lock, queue), list) in &self.wait_queues {
             digest.lock(*lock);
             digest.word(queue.0);
-            digest.ids(&list.iter(&self.seat_links).map(&name).collect::<Vec<_>>());
+            digest.ids(&list.iter(&self.links).map(|at| name(self.thread_at(at))).collect::<Vec<_>>());
         }
     }
 
@@ -367,7 +398,9 @@ impl Locks {
     pub(crate) fn invariants(&self) {
         let mut owned_count = 0;
         for (at, lock) in self.locks.iter().enumerate() {
-            if self.is_free(at as u32) {
+            if !lock.used {
+                assert!(lock.owner_count == 0 && lock.waiters == 0 && lock.writers == 0);
+                assert!(lock.queue.is_empty() && lock.blocked.is_empty());
                 continue;
             }
             let index = LockIndex(at as u32);
@@ -375,46 +408,30 @@ impl Locks {
             assert_eq!(self.owners(index).count(), lock.owner_count as usize);
             assert!(lock.owner_count <= 1 || lock.mode == Mode::Read, "a writer owns a lock alone");
             assert!(lock.owner_count > 0 || lock.queue.is_empty(), "nobody queues at a free lock");
-            assert!(lock.queue.iter(&self.seat_links).all(|thread| self.place(thread) == Place::Queue(index)));
-            assert!(lock.blocked.iter(&self.seat_links).all(|thread| self.place(thread) == Place::Blocked(index)));
+            assert!(lock.queue.iter(&self.links).all(|at| match node(at) {
+                Node::Thread(thread) => self.place(thread) == Place::Queue(index),
+                Node::Ticket(ticket) => {
+                    self.tickets[ticket as usize].lock == index && self.tickets[ticket as usize].stage == Stage::Queued
+                }
+            }));
+            let blocked = |at| self.place(self.thread_at(at)) == Place::Blocked(index);
+            assert!(lock.blocked.iter(&self.links).all(blocked));
             owned_count += lock.owner_count;
         }
         assert_eq!(owned_count, self.seats.iter().map(|seat| seat.owned_count).sum::<u32>(), "holds have two ends");
         assert_eq!(owned_count as usize, self.holds.len() - self.free_holds.len());
         assert!(self.wait_queues.values().all(|list| !list.is_empty()));
+        let issued: usize = self.seats.iter().map(|seat| seat.tickets.len()).sum();
+        assert_eq!(issued, self.tickets.len() - self.free_tickets.len(), "a ticket is its thread's");
     }
 
+    #[inline]
     fn lock(&self, lock: LockIndex) -> &Lock {
         &self.locks[lock.0 as usize]
     }
 
     fn is_free(&self, at: u32) -> bool {
         self.index.find(self.locks[at as usize].id, &self.locks) != Some(LockIndex(at))
-    }
-
-    /// Searches the shorter of the lock's owners and the thread's locks.
-    fn hold(&self, thread: u32, lock: LockIndex) -> Option<u32> {
-        let (entry, seat) = (self.lock(lock), &self.seats[thread as usize]);
-        if entry.owner_count <= seat.owned_count {
-            entry.owners.iter(&self.holds_by_lock).find(|hold| self.holds[*hold as usize].thread == thread)
-        } else {
-            seat.owned.iter(&self.holds_by_thread).find(|hold| self.holds[*hold as usize].lock == lock)
-        }
-    }
-
-    fn new_hold(&mut self, hold: Hold) -> u32 {
-        match self.free_holds.pop() {
-            Some(free) => {
-                self.holds[free as usize] = hold;
-                free
-            }
-            None => {
-                self.holds.push(hold);
-                self.holds_by_lock.reserve(self.holds.len());
-                self.holds_by_thread.reserve(self.holds.len());
-                self.holds.len() as u32 - 1
-            }
-        }
     }
 
     fn list_if_unowned(&mut self, lock: LockIndex) {
@@ -429,84 +446,27 @@ impl Locks {
     fn forget_peak(&mut self) {
         assert!(self.holds.len() == self.free_holds.len(), "no lock in use, none owned");
         let seats = core::mem::take(&mut self.seats);
-        let seat_links = core::mem::take(&mut self.seat_links);
-        *self = Locks { seats, seat_links, ..Locks::default() };
+        let mut links = Links::default();
+        links.reserve(thread_node(seats.len() as u32) as usize);
+        *self = Locks { seats, links, ..Locks::default() };
     }
+}
+
+/// What stands at a lock.
+enum Node {
+    Thread(u32),
+    Ticket(u32),
+}
+
+fn node(at: u32) -> Node {
+    if at.is_multiple_of(2) { Node::Thread(at / 2) } else { Node::Ticket(at / 2) }
 }
 
 /// Above so many entries an empty table gives its memory back: a few hundred KiB are kept for the next burst.
 const KEPT_ENTRIES: usize = 4096;
 
-/// From [`LockId`] to entry: one probe of a table four times as large as the locks in use; ids that collide there go to
-/// a map. So a lookup is O(1), and O(log) for ids that somebody chose to collide. Its layout decides nothing.
-#[derive(Clone, Debug, Default)]
-struct Index {
-    /// A power of two, or empty.
-    direct: Vec<u32>,
-    collided: BTreeMap<LockId, u32>,
-    live: usize,
-}
-
-const INDEX_SIZE_MIN: usize = 64;
-
-impl Index {
-    #[inline]
-    fn find(&self, id: LockId, locks: &[Lock]) -> Option<LockIndex> {
-        let at = *self.direct.get(self.bucket(id))?;
-        if at != NONE && locks[at as usize].id == id {
-            return Some(LockIndex(at));
-        }
-        if self.collided.is_empty() {
-            return None;
-        }
-        self.collided.get(&id).copied().map(LockIndex)
-    }
-
-    /// The lock must not be in it.
-    fn insert(&mut self, lock: LockIndex, locks: &[Lock]) {
-        self.live += 1;
-        if self.live * 4 > self.direct.len() {
-            self.grow(locks);
-        }
-        self.place(lock.0, locks[lock.0 as usize].id);
-    }
-
-    /// The lock must be in it.
-    fn remove(&mut self, lock: LockIndex, locks: &[Lock]) {
-        let id = locks[lock.0 as usize].id;
-        self.live -= 1;
-        let bucket = self.bucket(id);
-        if self.direct[bucket] == lock.0 {
-            self.direct[bucket] = NONE;
-        } else {
-            self.collided.remove(&id).expect("a lock in use is in the index");
-        }
-    }
-
-    fn place(&mut self, at: u32, id: LockId) {
-        let bucket = self.bucket(id);
-        match self.direct[bucket] {
-            NONE => self.direct[bucket] = at,
-            _ => drop(self.collided.insert(id, at)),
-        }
-    }
-
-    fn grow(&mut self, locks: &[Lock]) {
-        let size = (self.direct.len() * 2).max(INDEX_SIZE_MIN);
-        let old = core::mem::replace(&mut self.direct, alloc::vec![NONE; size]);
-        let collided = core::mem::take(&mut self.collided);
-        for at in old.into_iter().filter(|at| *at != NONE).chain(collided.into_values()) {
-            self.place(at, locks[at as usize].id);
-        }
-    }
-
-    #[inline]
-    fn bucket(&self, id: LockId) -> usize {
-        let folded = (id.0 as u64) ^ ((id.0 >> 64) as u64).rotate_left(29);
-        let mixed = folded.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (mixed >> 32) as usize & self.direct.len().wrapping_sub(1)
-    }
-}
+/// So many entries are kept of locks that are not in use: they fit the nearest cache.
+const KEPT_IDLE: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -524,9 +484,8 @@ mod tests {
         let lock = locks.open(LockId(5));
         assert_eq!(locks.own(0, lock, Mode::Write), 0);
         locks.enqueue(1, lock, Mode::Write);
-        assert!(locks.release(0, lock));
-        assert_eq!(locks.front(lock), Some((1, Mode::Write)));
-        locks.leave(1);
+        assert_eq!(locks.release(0, lock), Some(true));
+        assert_eq!(locks.heir(lock), Some(Heir::Thread(1, Mode::Write)));
         assert_eq!(locks.own(1, lock, Mode::Write), 1, "one writer before");
         locks.sweep();
         assert_eq!(locks.len(), 1);
@@ -539,7 +498,7 @@ mod tests {
         locks.leave(0);
         locks.invariants();
         locks.sweep();
-        assert_eq!((locks.len(), locks.find(LockId(5))), (0, None));
+        assert_eq!(locks.len(), 0);
     }
 
     #[test]
@@ -555,21 +514,26 @@ mod tests {
         locks.enqueue(3, lock, Mode::Write);
         assert!(!locks.admits(lock, Mode::Read));
         assert_eq!(locks.owners(lock).collect::<Vec<_>>(), [0, 2]);
-        assert!(!locks.release(1, lock) && locks.release(2, lock) && locks.release(0, lock));
+        assert_eq!([1, 2, 0].map(|thread| locks.release(thread, lock)), [None, Some(true), Some(true)]);
         assert!(!locks.admits(lock, Mode::Read), "the writer in the queue is first");
     }
 
     #[test]
     fn colliding_ids_are_found_all_the_same() {
         let mut locks = locks(1);
-        // The bucket sees the two halves folded: equal halves, rotated, all fold to zero.
-        let colliding = |half: u64| LockId((u128::from(half.rotate_right(29)) << 64) | u128::from(half));
+        // The bucket sees `low * LOW ^ rotated high * HIGH`: here the two products are equal.
+        let inverse = (0..6)
+            .fold(1_u64, |inverse, _| inverse.wrapping_mul(2_u64.wrapping_sub(inverse.wrapping_mul(index::HIGH))));
+        let colliding = |low: u64| {
+            let high = low.wrapping_mul(index::LOW).wrapping_mul(inverse).rotate_left(32);
+            LockId(u128::from(high) << 64 | u128::from(low))
+        };
         let opened: Vec<_> = (1..500).map(|half| locks.open(colliding(half))).collect();
         for (lock, half) in opened.iter().zip(1..) {
             assert_eq!(locks.find(colliding(half)), Some(*lock));
             locks.own(0, *lock, Mode::Write);
         }
-        assert_eq!(locks.len(), 499);
+        assert_eq!((locks.len(), locks.index.collided()), (499, 498), "all in one bucket");
         locks.invariants();
         while let Some(lock) = locks.first_owned(0) {
             locks.release(0, lock);
@@ -577,6 +541,21 @@ mod tests {
         locks.sweep();
         locks.invariants();
         assert_eq!(locks.len(), 0);
+    }
+
+    #[test]
+    fn entries_of_idle_locks_are_kept_for_the_next_time_but_not_many() {
+        let mut locks = locks(1);
+        for id in 0..10_000 {
+            let lock = locks.open(LockId(id % 3_000));
+            assert_eq!(locks.own(0, lock, Mode::Write), 0, "nothing is known of it");
+            locks.release(0, lock);
+            locks.sweep();
+            assert_eq!(locks.len(), 0);
+            assert!(locks.index.live <= KEPT_IDLE);
+        }
+        assert!(locks.locks.len() <= KEPT_IDLE + 1);
+        locks.invariants();
     }
 
     #[test]

@@ -2,15 +2,20 @@
 //! spreads into results.
 
 use super::{Random, mix};
-use unisono_scheduler::{LockId, Mode, Operation, OperationResult, Order, Parameters, QueueId};
+use crate::{
+    Change, ClassRule, Declaration, DeclaredLock, Lane, LockId, Mode, Operation, OperationResult, Order, Parameters,
+    Predicate, QueueId,
+};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// Locks 0..LOCKS; those from FIRST_TOKEN_LOCK on guard tokens that handlers consume and produce.
-pub const LOCKS: usize = 12;
+pub(super) const LOCKS: usize = 12;
 const FIRST_TOKEN_LOCK: usize = 9;
 
 /// A line of a handler.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(super) enum Step {
     Compute,
     Lock(usize),
     Read(usize),
@@ -43,30 +48,59 @@ pub enum Step {
     Join,
     /// Operations that are not possible; without any effect.
     Nonsense(usize),
+    /// Tries, and yields, until it gets the lock; touches and unlocks it.
+    Spin(usize),
+    /// Changes parameters.
+    Reconfigure(Change),
+    /// What a declared handler may not do; without any effect.
+    Trespass(usize),
 }
 
 /// Which steps a random program may have.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Features {
     /// Locks in any order, so that cycles arise.
     pub cycles: bool,
+    /// Waits and notifications.
     pub wait_queues: bool,
-    /// Several wait queues of one lock.
+    /// Wait queues of one lock.
     pub queues: u64,
+    /// Sleeps, and timed locks and waits.
     pub time: bool,
     /// Locks kept while asleep or waiting.
     pub hold_parked: bool,
+    /// Yields.
     pub yields: bool,
+    /// Spawns and joins.
     pub children: bool,
+    /// Tries.
     pub tries: bool,
+    /// Outside calls.
     pub calls: bool,
+    /// Outside calls with a time.
+    pub timed_calls: bool,
+    /// Locks for reading.
     pub readers: bool,
+    /// Operations that are not possible.
     pub nonsense: bool,
     /// Locks left to Finish.
     pub forget: bool,
+    /// Tries and yields until it works.
+    pub spins: bool,
+    /// Changes of parameters, by handlers and by the log.
+    pub reconfigure: bool,
+    /// Changes that leave something as it was, and such of k.
+    pub partial_changes: bool,
+    /// Predicates, classes and foreknown locks.
+    pub predicates: bool,
+    /// Declared requests.
+    pub declared: bool,
+    /// Locks that a declared request uses twice.
+    pub several_uses: bool,
 }
 
 impl Features {
+    /// All of them.
     pub const ALL: Features = Features {
         cycles: true,
         wait_queues: true,
@@ -77,61 +111,88 @@ impl Features {
         children: true,
         tries: true,
         calls: true,
+        timed_calls: true,
         readers: true,
         nonsense: true,
         forget: true,
+        spins: true,
+        reconfigure: true,
+        partial_changes: true,
+        predicates: true,
+        declared: true,
+        several_uses: true,
     };
 }
 
 /// Handlers, the requests that run them, and under which parameters.
+#[derive(Debug)]
 pub struct Scenario {
-    pub programs: Vec<Vec<Step>>,
+    pub(super) programs: Vec<Vec<Step>>,
+    /// By program: what requests that run it declare.
+    pub(super) declarations: Vec<Declaration>,
     /// By request: which program.
-    pub requests: Vec<usize>,
+    pub(super) requests: Vec<usize>,
     /// Programs that produce one token each, to wake who is left waiting.
-    pub producers: Vec<usize>,
+    pub(super) producers: Vec<usize>,
+    /// Those that it begins with.
     pub parameters: Parameters,
     /// How likely a burst of requests ends with a Flush.
-    pub flush_percent: u64,
+    pub(super) flush_percent: u64,
+    pub(super) features: Features,
 }
 
 impl Scenario {
+    /// The scenario of this seed.
     pub fn random(seed: u64, features: Features) -> Scenario {
         let mut random = Random::new(seed);
+        // Some without: a change may save a round that no rule saves.
+        let features = Features { reconfigure: features.reconfigure && random.percent(60), ..features };
         let hot = 2 + random.below(10) as usize;
         let mut programs = Vec::new();
         let mut producers = Vec::new();
         for lock in FIRST_TOKEN_LOCK..LOCKS {
             for queue in 0..features.queues {
                 producers.push(programs.len());
-                programs.push(vec![Step::Produce { lock, queue, all: false }]);
+                programs.push(alloc::vec![Step::Produce { lock, queue, all: false }]);
             }
         }
         // Children have programs of their own, and they may have children, whose programs come before.
         let mut children = Vec::new();
         for _ in 0..random.below(6) * u64::from(features.children) {
             let mut steps = Vec::new();
+            // No cycle shows that a child spins for what its joining parent owns.
+            let features = Features { spins: false, ..features };
             block(&mut random, hot, features, &mut steps);
             family_block(&mut random, hot, features, &children, &mut steps);
             children.push(programs.len());
             programs.push(steps);
         }
+        let declared_percent = [0, 0, 45, 45, 100][random.below(5) as usize] * u64::from(features.declared);
+        let mut declarations = alloc::vec![Declaration::default(); programs.len()];
         let mut requests = Vec::new();
         for _ in 0..8 + random.below(50) {
             requests.push(programs.len());
             let mut steps = Vec::new();
+            if random.percent(declared_percent) {
+                declarations.push(declared_program(&mut random, hot, features, &mut steps));
+                programs.push(steps);
+                continue;
+            }
             for _ in 0..1 + random.below(4) {
                 block(&mut random, hot, features, &mut steps);
                 family_block(&mut random, hot, features, &children, &mut steps);
             }
+            declarations.push(foreknowledge(&mut random, features, &steps));
             programs.push(steps);
         }
         Scenario {
             programs,
+            declarations,
             requests,
             producers,
-            parameters: random_parameters(&mut random),
+            parameters: random_parameters(&mut random, features),
             flush_percent: [0, 30, 100][random.below(3) as usize],
+            features,
         }
     }
 }
@@ -141,7 +202,7 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
     let lock = random.below(hot as u64) as usize;
     let token = FIRST_TOKEN_LOCK + random.below((LOCKS - FIRST_TOKEN_LOCK) as u64) as usize;
     let queue = random.below(features.queues.max(1));
-    match random.below(25) {
+    match random.below(29) {
         0 | 1 => steps.extend([Compute, Lock(lock), Compute, Touch(lock), Unlock(lock)]),
         2 | 3 => steps.extend([Lock(lock), Touch(lock), Unlock(lock), Compute]),
         4..=6 => {
@@ -169,7 +230,18 @@ fn block(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<St
             steps.extend([Lock(lock), Consume { lock: token, queue, timeout: Some(random.below(20)) }, Unlock(lock)]);
         }
         19 if features.nonsense => steps.push(Nonsense(lock)),
-        23 if features.calls => steps.push(Call(random.percent(30).then(|| random.below(20)))),
+        23 if features.calls => {
+            let timed = features.timed_calls && random.percent(30);
+            steps.push(Call(timed.then(|| random.below(20))));
+        }
+        24 if features.spins && random.percent(30) => steps.push(Spin(lock)),
+        25 if features.reconfigure => steps.push(Reconfigure(random_change(random, features))),
+        26 if features.readers && features.hold_parked && features.time => {
+            steps.extend([Read(lock), Sleep(random.below(10)), Compute, Unlock(lock)]);
+        }
+        27 if features.calls && features.hold_parked => {
+            steps.extend([Lock(lock), Touch(lock), Call(None), Touch(lock), Unlock(lock)]);
+        }
         21 | 22 if features.tries => {
             let mode = if features.readers && random.percent(30) { Mode::Read } else { Mode::Write };
             steps.push(Try(lock, mode));
@@ -201,7 +273,95 @@ fn family_block(random: &mut Random, hot: usize, features: Features, children: &
     }
 }
 
-pub fn random_parameters(random: &mut Random) -> Parameters {
+/// A handler of the declared lane: some locks, in an order of its own, some of them twice, some not at all.
+fn declared_program(random: &mut Random, hot: usize, features: Features, steps: &mut Vec<Step>) -> Declaration {
+    use Step::*;
+    let mut locks: Vec<DeclaredLock> = Vec::new();
+    if features.wait_queues && random.percent(25) {
+        // A token lock alone: reserved for a thread that waits for another lock it would keep producers out.
+        let lock = FIRST_TOKEN_LOCK + random.below((LOCKS - FIRST_TOKEN_LOCK) as u64) as usize;
+        let queue = random.below(features.queues.max(1));
+        steps.extend([Compute, Produce { lock, queue, all: random.percent(30) }, Compute]);
+        locks.push(DeclaredLock { lock: lock_id(lock), mode: Mode::Write, uses: 1 });
+        return Declaration { class: random.below(3) as u16, lane: Lane::Declared, locks };
+    }
+    let hot = hot.min(FIRST_TOKEN_LOCK);
+    for _ in 0..1 + random.below(3) {
+        let lock = random.below(hot as u64) as usize;
+        let mode = if features.readers && random.percent(30) { Mode::Read } else { Mode::Write };
+        // What a lock is declared as last does not hold: it is declared once.
+        if locks.iter().any(|declared| declared.lock == lock_id(lock)) {
+            continue;
+        }
+        let uses = if features.several_uses && random.percent(20) { 2 } else { 1 };
+        locks.push(DeclaredLock { lock: lock_id(lock), mode, uses });
+        steps.push(Compute);
+        for _ in 0..random.below(8).min(1) * u64::from(uses) {
+            let touch = if mode == Mode::Write { Touch(lock) } else { Compute };
+            steps.extend([if mode == Mode::Write { Lock(lock) } else { Read(lock) }, Compute, touch]);
+            if uses == 2 || random.percent(50) {
+                steps.extend([Unlock(lock), Compute]);
+            }
+        }
+        if features.nonsense && random.percent(10) {
+            steps.push(Trespass(lock));
+        }
+    }
+    if features.nonsense && random.percent(10) {
+        steps.push(Choose(random.below(9) as usize)); // what it locks it may or may not have declared
+    }
+    Declaration { class: random.below(3) as u16, lane: Lane::Declared, locks }
+}
+
+/// What an undeclared request lets predicates know: nothing, or the locks of its steps, now and then not all.
+fn foreknowledge(random: &mut Random, features: Features, steps: &[Step]) -> Declaration {
+    use Step::*;
+    if !features.predicates {
+        return Declaration::default();
+    }
+    let mut locks = Vec::new();
+    if random.percent(60) {
+        for step in steps {
+            let (first, count, mode) = match step {
+                Lock(lock) | LockFor(lock, _) | Spin(lock) => (*lock, 1, Mode::Write),
+                Consume { lock, .. } | Produce { lock, .. } => (*lock, 1, Mode::Write),
+                Read(lock) => (*lock, 1, Mode::Read),
+                Try(lock, mode) => (*lock, 1, *mode),
+                Choose(base) => (*base, 3, Mode::Write),
+                _ => continue,
+            };
+            let known = (first..first + count).filter(|_| random.percent(95));
+            locks.extend(known.map(|lock| DeclaredLock { lock: lock_id(lock), mode, uses: 1 }));
+        }
+    }
+    Declaration { class: random.below(3) as u16, lane: Lane::Undeclared, locks }
+}
+
+/// Something other than before.
+pub(super) fn random_change(random: &mut Random, features: Features) -> Change {
+    let Parameters { primaries, steps, order, flush_rounds, predicate } = random_parameters(random, features);
+    let mut keep = || !features.partial_changes || random.percent(50);
+    Change {
+        primaries: keep().then_some(primaries),
+        steps: keep().then_some(steps),
+        order: keep().then_some(order),
+        flush_rounds: (features.partial_changes && keep()).then_some(flush_rounds),
+        predicate: (features.predicates && keep()).then_some(predicate),
+    }
+}
+
+fn random_predicate(random: &mut Random) -> Predicate {
+    match random.below(5) {
+        0 => Predicate::FutureLocks,
+        1 => {
+            let rule = |class| ClassRule { class, every: 1 + random.below(4) as u32, phase: random.below(4) as u32 };
+            Predicate::Classes((0..2).map(rule).collect())
+        }
+        _ => Predicate::All,
+    }
+}
+
+fn random_parameters(random: &mut Random, features: Features) -> Parameters {
     let most = if random.percent(30) { 2 } else { 12 };
     let primaries = 1 + random.below(most) as u32;
     let steps = if random.percent(10) { u32::MAX } else { 1 + random.below(5) as u32 };
@@ -211,11 +371,12 @@ pub fn random_parameters(random: &mut Random) -> Parameters {
         _ => Order::RoundRobin,
     };
     let flush_rounds = if random.percent(50) { 16 } else { 1 + random.below(20) as u32 };
-    Parameters { primaries, steps, order, flush_rounds }
+    let predicate = if features.predicates { random_predicate(random) } else { Predicate::All };
+    Parameters { primaries, steps, order, flush_rounds, predicate }
 }
 
 /// What a task wants next.
-pub enum Wish {
+pub(super) enum Wish {
     Compute,
     Value(usize, Access),
     Operation(Operation),
@@ -225,22 +386,22 @@ pub enum Wish {
 
 /// What it does with the object behind a lock it owns.
 #[derive(Clone, Copy)]
-pub enum Access {
+pub(super) enum Access {
     Mix(u64),
     /// Takes a token of the queue: 1 or, when there is none, 0.
     Take(u64),
     Give(u64),
 }
 
-/// The object behind a lock.
+/// The object behind a lock. A handler's operations depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Object {
-    pub value: u64,
+    value: u64,
     tokens: [u64; 4],
 }
 
 impl Object {
-    pub fn access(&mut self, access: Access) -> u64 {
+    pub(super) fn access(&mut self, access: Access) -> u64 {
         match access {
             Access::Mix(seen) => {
                 self.value = mix(self.value, seen);
@@ -262,7 +423,7 @@ impl Object {
 
 /// What its last wish came to.
 #[derive(Clone, Copy)]
-pub enum Answer {
+pub(super) enum Answer {
     Begin,
     Computed,
     Value(u64),
@@ -271,13 +432,13 @@ pub enum Answer {
 
 /// A handler on its way.
 #[derive(Clone, Debug)]
-pub struct Task {
+pub(super) struct Task {
     program: usize,
     line: usize,
     /// Within the line.
     part: u8,
     /// Everything it has seen.
-    pub seen: u64,
+    pub(super) seen: u64,
     chosen: usize,
     held: Vec<usize>,
     /// Had, and joined.
@@ -286,26 +447,26 @@ pub struct Task {
     aborted: bool,
 }
 
-pub fn lock_id(lock: usize) -> LockId {
+pub(super) fn lock_id(lock: usize) -> LockId {
     LockId((lock as u128) << 96 | lock as u128)
 }
 
 impl Task {
-    pub fn new(program: usize, position: u64) -> Task {
+    pub(super) fn new(program: usize, position: u64) -> Task {
         Task {
             program,
             line: 0,
             part: 0,
             seen: mix(1, position),
             chosen: 0,
-            held: vec![],
+            held: Vec::new(),
             born: 0,
             joined: 0,
             aborted: false,
         }
     }
 
-    pub fn next(&mut self, programs: &[Vec<Step>], answer: Answer) -> Wish {
+    pub(super) fn next(&mut self, programs: &[Vec<Step>], answer: Answer) -> Wish {
         let mut answer = Some(answer);
         if let Some(Answer::Result(result, now)) = answer {
             self.seen = mix(self.seen, mix(result as u64, now));
@@ -440,6 +601,29 @@ impl Task {
                 self.joined += 1;
                 Some(Wish::Operation(Operation::Join { child: self.joined }))
             }
+            // With a lock in hand, two could spin for one another's.
+            (Step::Spin(lock), 0) if self.held.is_empty() => {
+                Some(Wish::Operation(Operation::Try { lock: lock_id(*lock), mode: Mode::Write }))
+            }
+            (Step::Spin(_), 1) if matches!(answer, Some(Answer::Result(OperationResult::Occupied, _))) => {
+                self.part = 0;
+                Some(Wish::Operation(Operation::Yield))
+            }
+            (Step::Spin(lock), part) if part > 0 => self.critical_section(*lock, part, answer),
+            (Step::Reconfigure(change), 0) => Some(Wish::Operation(Operation::Reconfigure(Box::new(change.clone())))),
+            (Step::Trespass(lock), part) => match part {
+                0 => Some(Wish::Operation(Operation::Unlock { lock: lock_id(LOCKS) })),
+                1 => Some(Wish::Operation(Operation::Sleep { duration: 3 })),
+                2 => self.lock(*lock, Mode::Write, Some(5)),
+                3 => self.lock(LOCKS, Mode::Write, None),
+                4 => Some(Wish::Operation(Operation::Yield)),
+                5 => Some(Wish::Operation(Operation::External { timeout: None })),
+                6 => Some(Wish::Operation(Operation::Join { child: 1 })),
+                7 => Some(Wish::Operation(Operation::Try { lock: lock_id(*lock), mode: Mode::Write })),
+                8 => Some(Wish::Operation(Operation::Reconfigure(Box::default()))),
+                9 => Some(Wish::Operation(Operation::Notify { lock: lock_id(LOCKS), queue: QueueId(0), all: true })),
+                _ => self.end_line(),
+            },
             (Step::Nonsense(lock), part) if part > 0 || !self.held.contains(lock) => match part {
                 0 => Some(Wish::Operation(Operation::Unlock { lock: lock_id(*lock) })),
                 1 => Some(Wish::Operation(Operation::Notify { lock: lock_id(*lock), queue: QueueId(0), all: true })),

@@ -2,23 +2,39 @@
 //! run at once, which begin before they are primary, when the entries of the log arrive, are all chosen by a seed.
 //! Watches from outside: owners per lock, results, reports.
 
-use super::program::{Answer, LOCKS, Object, Scenario, Task, Wish, lock_id, random_parameters};
+use super::program::{Answer, LOCKS, Object, Scenario, Task, Wish, lock_id, random_change};
 use super::{Checked, Random, mix};
-use std::collections::{BTreeMap, VecDeque};
-use unisono_scheduler::{
-    Entry, Event, Grant, LockId, Mode, Operation, OperationResult, Parameters, RoundReport, ThreadIndex,
+use crate::{
+    Change, Entry, Event, Grant, Lane, LockId, Mode, Operation, OperationResult, RoundReport, Status, ThreadIndex,
 };
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 
 /// An entry of a log, before a host has given it thread indices.
 #[derive(Clone, Debug)]
 pub enum LogEntry {
+    /// Runs this program.
     Request(usize),
+    /// Agreed time.
     Tick(u64),
+    /// Go on without new requests.
     Flush,
-    Reconfigure(Parameters),
+    /// New parameters.
+    Reconfigure(Change),
     /// Position, path, call.
     Answer(u64, Vec<u16>, u32),
+    /// Close the round and report.
     Mark,
+}
+
+/// A run that does not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// Nobody can go on, whatever the log says.
+    Hang(Status),
+    /// Steps and steps, and no end.
+    Livelock(Status),
 }
 
 /// Everything that must be the same however a log is run.
@@ -28,16 +44,88 @@ pub struct Outcome {
     pub owners: BTreeMap<LockId, Vec<(u64, bool)>>,
     /// By thread: all it has seen.
     pub results: BTreeMap<u64, u64>,
+    /// The objects behind the locks, at the end.
     pub objects: Vec<Object>,
+    /// One for each Mark.
     pub reports: Vec<RoundReport>,
+    /// How many there were.
     pub rounds: u64,
     /// Threads that did not come to their end, and of those the parked.
     pub left: (usize, usize),
-    pub deadlocks: usize,
+    /// What the programs were worth.
+    pub counters: Counters,
+}
+
+/// How often things happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests of both lanes.
+    pub requests: usize,
+    /// Requests of the declared lane.
+    pub declared: usize,
+    /// Locks that were owned.
+    pub grants: usize,
+    /// Waits, timed or not.
+    pub waits: usize,
+    /// Timed operations whose time came first.
     pub timeouts: usize,
-    pub joins: usize,
+    /// Lock operations that would have closed a cycle.
+    pub deadlocks: usize,
     /// Tries that failed.
     pub occupied: usize,
+    /// Children.
+    pub spawns: usize,
+    /// Children joined.
+    pub joins: usize,
+    /// Outside calls answered in time.
+    pub calls: usize,
+    /// Changes of parameters, by handlers and by the log.
+    pub reconfigurations: usize,
+    /// What declared threads did and had not declared.
+    pub trespasses: usize,
+}
+
+impl core::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            requests,
+            declared,
+            grants,
+            waits,
+            timeouts,
+            deadlocks,
+            occupied,
+            spawns,
+            joins,
+            calls,
+            reconfigurations,
+            trespasses,
+        } = other;
+        self.requests += requests;
+        self.declared += declared;
+        self.grants += grants;
+        self.waits += waits;
+        self.timeouts += timeouts;
+        self.deadlocks += deadlocks;
+        self.occupied += occupied;
+        self.spawns += spawns;
+        self.joins += joins;
+        self.calls += calls;
+        self.reconfigurations += reconfigurations;
+        self.trespasses += trespasses;
+    }
+}
+
+impl Outcome {
+    /// A number that tells outcomes apart: owners, results, objects and rounds.
+    pub fn fingerprint(&self) -> u64 {
+        let owners = self.owners.iter().flat_map(|(lock, owners)| {
+            let owners = owners.iter().map(|(name, writes)| mix(*name, u64::from(*writes)));
+            core::iter::once(lock.0 as u64).chain(owners)
+        });
+        let results = self.results.iter().map(|(name, seen)| mix(*name, *seen));
+        owners.chain(results).chain([self.rounds, self.left.0 as u64]).fold(0, mix)
+    }
 }
 
 #[derive(Clone)]
@@ -56,11 +144,13 @@ struct Running {
 /// How a host behaves; nothing of it may change an [`Outcome`].
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
+    /// How many handlers run at once.
     pub workers: usize,
     /// How many threads may begin before they are primary.
     pub ahead: usize,
     /// How likely, in percent, entries arrive rather than tasks run.
     pub arrival_percent: u64,
+    /// How many arrive at once at most.
     pub burst: u64,
     /// Every fifth thread or so is slow.
     pub slow: u64,
@@ -69,6 +159,7 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// Any timing.
     pub fn random(random: &mut Random) -> Timing {
         let long = if random.percent(30) { 1_000 } else { 6 };
         Timing {
@@ -85,9 +176,19 @@ impl Timing {
     pub const PLAIN: Timing = Timing { workers: 1, ahead: 0, arrival_percent: 100, burst: 1, slow: 1, reuse: true };
 }
 
+/// Steps of a run: far more than any scenario needs.
+const STEPS_MAX: u64 = 400_000;
+
+/// Requests that wake who is left waiting: far more than any scenario needs.
+const RESCUES_MAX: usize = 2_000;
+
+/// Entries in a row that ought to let somebody go on and do not: a Flush may be passed over, once or twice.
+const WITHOUT_EFFECT_MAX: usize = 20;
+
 /// One run of a scenario.
 pub struct Executor<'a> {
     scenario: &'a Scenario,
+    /// The policy under test.
     pub scheduler: Box<dyn Checked>,
     timing: Timing,
     random: Random,
@@ -104,11 +205,12 @@ pub struct Executor<'a> {
     time: u64,
     marks: u64,
     grants: Vec<Grant>,
-    pub steps: u64,
-    pub outcome: Outcome,
+    steps: u64,
+    outcome: Outcome,
 }
 
 impl<'a> Executor<'a> {
+    /// At its beginning.
     pub fn new(scenario: &'a Scenario, scheduler: Box<dyn Checked>, timing: Timing, seed: u64) -> Self {
         Self {
             scenario,
@@ -127,17 +229,19 @@ impl<'a> Executor<'a> {
             marks: 0,
             grants: Vec::new(),
             steps: 0,
-            outcome: Outcome { objects: vec![Object::default(); LOCKS], ..Outcome::default() },
+            outcome: Outcome { objects: alloc::vec![Object::default(); LOCKS], ..Outcome::default() },
         }
     }
 
     /// Makes a log while running it, as a leader and the clocks of a cluster would, until every thread has finished.
-    pub fn lead(mut self) -> (Vec<LogEntry>, Outcome) {
+    pub fn lead(mut self) -> Result<(Vec<LogEntry>, Outcome), Stuck> {
         let mut log = Vec::new();
         let mut requests: VecDeque<usize> = self.scenario.requests.iter().copied().collect();
-        let mut rescued = 0;
+        let (mut rescued, mut without_effect) = (0, 0);
         loop {
-            assert!(self.steps < 400_000, "livelock: {:?}", self.scheduler.status());
+            if self.steps >= STEPS_MAX {
+                return Err(Stuck::Livelock(self.scheduler.status()));
+            }
             self.steps += 1;
             let mut append = Vec::new();
             self.schedule();
@@ -152,23 +256,33 @@ impl<'a> Executor<'a> {
                 let call = self.random.below(self.calls.len() as u64) as usize;
                 let (position, path, call) = self.calls.swap_remove(call);
                 append.push(LogEntry::Answer(position, path, call));
-            } else if self.random.percent(2) {
-                append.push(LogEntry::Tick(self.time + self.random.below(8)));
-            } else if self.random.percent(1) {
-                append.push(LogEntry::Mark);
-            } else if self.random.percent(1) {
-                append.push(LogEntry::Reconfigure(random_parameters(&mut self.random)));
+            } else if (!requests.is_empty() || self.random.percent(10)) && self.random.percent(4) {
+                // Less often once the requests are there: a policy may let who spins go round many times per entry.
+                append.push(match self.random.below(4) {
+                    0 => LogEntry::Mark,
+                    1 if self.scenario.features.reconfigure => {
+                        LogEntry::Reconfigure(random_change(&mut self.random, self.scenario.features))
+                    }
+                    _ => LogEntry::Tick(self.time + self.random.below(8)),
+                });
             } else if !self.running.is_empty() {
                 self.step();
             } else if requests.is_empty() {
                 let status = self.scheduler.status();
+                if without_effect > WITHOUT_EFFECT_MAX {
+                    return Err(Stuck::Hang(status));
+                }
+                // Who spins may wait for one that waits for tokens or for a deadline.
+                let waits = status.parked > 0 && self.random.percent(5);
                 match status.deadline {
                     _ if status.threads == 0 => break,
-                    _ if status.needs_flush => append.push(LogEntry::Flush),
+                    _ if status.needs_flush && !waits => append.push(LogEntry::Flush),
                     Some(deadline) => append.push(LogEntry::Tick(deadline)),
                     // All wait for tokens.
                     None => {
-                        assert!(rescued < 2_000, "hang: {status:?}");
+                        if rescued >= RESCUES_MAX {
+                            return Err(Stuck::Hang(status));
+                        }
                         let producers = &self.scenario.producers;
                         append.push(LogEntry::Request(producers[rescued % producers.len()]));
                         rescued += 1;
@@ -176,26 +290,34 @@ impl<'a> Executor<'a> {
                 }
             }
             for entry in append {
+                let before = self.scheduler.status();
                 self.deliver(&entry);
+                let idle = self.ready.is_empty() && self.running.is_empty();
+                without_effect = match entry {
+                    LogEntry::Flush | LogEntry::Tick(_) if idle && self.scheduler.status() == before => {
+                        without_effect + 1
+                    }
+                    _ => 0,
+                };
                 log.push(entry);
             }
         }
-        let outcome = self.finish();
-        assert_eq!(outcome.left, (0, 0), "it led to the end");
-        (log, outcome)
+        Ok((log, self.finish()))
     }
 
     /// Runs a log to its end.
-    pub fn follow(mut self, log: &[LogEntry]) -> Outcome {
-        self.run(log);
-        self.finish()
+    pub fn follow(mut self, log: &[LogEntry]) -> Result<Outcome, Stuck> {
+        self.run(log)?;
+        Ok(self.finish())
     }
 
     /// Runs a log until nobody can go on.
-    pub fn run(&mut self, log: &[LogEntry]) {
+    pub fn run(&mut self, log: &[LogEntry]) -> Result<(), Stuck> {
         let mut entries = log.iter();
         loop {
-            assert!(self.steps < 4_000_000, "livelock: {:?}", self.scheduler.status());
+            if self.steps >= 10 * STEPS_MAX {
+                return Err(Stuck::Livelock(self.scheduler.status()));
+            }
             self.steps += 1;
             self.schedule();
             if entries.len() > 0 && (self.running.is_empty() || self.random.percent(self.timing.arrival_percent)) {
@@ -205,7 +327,7 @@ impl<'a> Executor<'a> {
                     }
                 }
             } else if self.running.is_empty() {
-                return;
+                return Ok(());
             } else {
                 self.step();
             }
@@ -225,6 +347,7 @@ impl<'a> Executor<'a> {
         self.outcome
     }
 
+    /// The next entry of the log arrives.
     pub fn deliver(&mut self, entry: &LogEntry) {
         let position = self.entries;
         self.entries += 1;
@@ -232,7 +355,10 @@ impl<'a> Executor<'a> {
             LogEntry::Request(program) => {
                 let thread = self.place(*program, position, (position, Vec::new()));
                 self.fresh.push(thread);
-                Entry::Request { thread: ThreadIndex(thread), position, timestamp: self.time }
+                let declaration = self.scenario.declarations[*program].clone();
+                self.outcome.counters.requests += 1;
+                self.outcome.counters.declared += usize::from(declaration.lane == Lane::Declared);
+                Entry::Request { thread: ThreadIndex(thread), position, timestamp: self.time, declaration }
             }
             LogEntry::Tick(time) => {
                 self.time = self.time.max(*time);
@@ -242,7 +368,10 @@ impl<'a> Executor<'a> {
             LogEntry::Answer(position, path, call) => {
                 Entry::Answer { position: *position, path: path.clone(), call: *call }
             }
-            LogEntry::Reconfigure(parameters) => Entry::Reconfigure(parameters.clone()),
+            LogEntry::Reconfigure(change) => {
+                self.outcome.counters.reconfigurations += 1;
+                Entry::Reconfigure(change.clone())
+            }
             LogEntry::Mark => {
                 self.marks += 1;
                 Entry::Mark(self.marks)
@@ -265,7 +394,7 @@ impl<'a> Executor<'a> {
     }
 
     fn handle(&mut self, event: Event) {
-        let mut grants = std::mem::take(&mut self.grants);
+        let mut grants = core::mem::take(&mut self.grants);
         self.scheduler.handle(event, &mut grants);
         for grant in grants.drain(..) {
             match grant {
@@ -284,7 +413,8 @@ impl<'a> Executor<'a> {
                     self.outcome.results.insert(running.name, running.task.seen);
                     self.free.push_back(thread.0);
                 }
-                Grant::Marked(report) => self.outcome.reports.push(report),
+                Grant::Marked(report) => self.outcome.reports.push(*report),
+                Grant::RoundEnded(_) => unreachable!("nobody observes"),
             }
         }
         self.grants = grants;
@@ -307,8 +437,20 @@ impl<'a> Executor<'a> {
         let running = self.threads[thread as usize].as_mut().expect("a live thread");
         let operation = running.pending.take().expect("a result needs an operation");
         let name = running.name;
-        self.outcome.deadlocks += usize::from(result == OperationResult::Deadlock);
-        self.outcome.timeouts += usize::from(result == OperationResult::TimedOut);
+        let counters = &mut self.outcome.counters;
+        counters.deadlocks += usize::from(result == OperationResult::Deadlock);
+        counters.timeouts += usize::from(result == OperationResult::TimedOut);
+        counters.occupied += usize::from(result == OperationResult::Occupied);
+        counters.trespasses += usize::from(result == OperationResult::NotDeclared);
+        let granted = usize::from(result == OperationResult::Granted);
+        match &operation {
+            Operation::Wait { .. } => counters.waits += 1,
+            Operation::Spawn { .. } => counters.spawns += granted,
+            Operation::Join { .. } => counters.joins += granted,
+            Operation::External { .. } => counters.calls += granted,
+            Operation::Reconfigure(_) => counters.reconfigurations += granted,
+            _ => {}
+        }
         match (&operation, result) {
             (Operation::Spawn { thread: child }, OperationResult::Granted) => {
                 running.children += 1;
@@ -320,11 +462,9 @@ impl<'a> Executor<'a> {
             }
             (Operation::Join { child }, OperationResult::Granted) => {
                 running.task.seen = mix(running.task.seen, self.outcome.results[&mix(name, u64::from(*child))]);
-                self.outcome.joins += 1;
             }
             _ => {}
         }
-        self.outcome.occupied += usize::from(result == OperationResult::Occupied);
         let owned = match (operation, result) {
             (Operation::Lock { lock, mode, .. } | Operation::Try { lock, mode }, OperationResult::Granted) => {
                 Some((lock, mode))
@@ -339,6 +479,7 @@ impl<'a> Executor<'a> {
             let alone = holders.is_empty() || mode == Mode::Read && holders.iter().all(|(_, mode)| *mode == Mode::Read);
             assert!(alone, "two owners of {lock:?}");
             holders.push((thread, mode));
+            self.outcome.counters.grants += 1;
             self.outcome.owners.entry(lock).or_default().push((name, mode == Mode::Write));
         }
     }
