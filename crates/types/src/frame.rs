@@ -9,8 +9,8 @@
 //! Whether the key may do what the body says is decided at execution, in order, the same everywhere.
 
 use crate::{
-    ClusterId, Digest, PublicKey, Rejected, RequestNumber, SequenceNumber, SessionId, Signature, Signer, Timestamp,
-    Verify, VerifyContext, codec,
+    CallAnswer, CallId, ClusterId, Digest, PublicKey, Rejected, RequestNumber, ScheduleChange, SequenceNumber,
+    SessionId, Signature, Signer, Timestamp, Verify, VerifyContext, call, codec,
 };
 use alloc::{sync::Arc, vec::Vec};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -50,6 +50,29 @@ pub enum FrameBody {
         /// Makes two entries of one replica two frames.
         nonce: u64,
     },
+    /// An entry of the administrator, signed with the admin key.
+    Admin {
+        /// The entry.
+        entry: AdminEntry,
+        /// Chosen by the administrator; one nonce takes effect at most once.
+        nonce: u64,
+        /// A decision the administrator has heard of: a frame older than the table of nonces does nothing.
+        recent: SequenceNumber,
+    },
+    /// What the outside said to a replica about a call, signed with its host key.
+    Called {
+        /// The call.
+        call: CallId,
+        /// What was said.
+        answer: CallAnswer,
+    },
+}
+
+/// What the administrator puts into the order.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize)]
+pub enum AdminEntry {
+    /// Global parameters of the schedule change.
+    Reconfigure(ScheduleChange),
 }
 
 /// What replicas themselves put into the order. Each takes effect by rules on ordered data alone, so one that a liar
@@ -164,16 +187,26 @@ fn frame_id(cluster: ClusterId, key: &PublicKey, body: &[u8]) -> Digest {
 }
 
 impl Verify for Frame {
-    /// The signature, by the key that the frame names. System entries must be signed by a member's host key, and no
-    /// operation may exceed the limit.
+    /// The signature, by the key that the frame names. Entries of replicas must be signed by a member's host key, those
+    /// of the administrator by the admin key, and nothing may exceed its bounds.
     fn verify(&self, context: &VerifyContext) -> Result<(), Rejected> {
         let limits = &context.membership.configuration().limits;
         if self.0.wire.len() > limits.frame_bytes as usize {
             return Err(Rejected::TooLarge);
         }
         match &self.0.body {
-            FrameBody::System { .. } if context.membership.member_by_host_key(&self.0.key).is_none() => {
+            FrameBody::System { .. } | FrameBody::Called { .. }
+                if context.membership.member_by_host_key(&self.0.key).is_none() =>
+            {
                 return Err(Rejected::NotAMember);
+            }
+            FrameBody::Called { call, .. } if !call.is_possible() => return Err(Rejected::Inconsistent),
+            FrameBody::Called { answer, .. } if !call::is_bounded(answer) => return Err(Rejected::TooLarge),
+            FrameBody::Admin { .. } if self.0.key != context.membership.configuration().admin_key => {
+                return Err(Rejected::WrongSender);
+            }
+            FrameBody::Admin { entry: AdminEntry::Reconfigure(change), .. } if change.check().is_err() => {
+                return Err(Rejected::Inconsistent);
             }
             FrameBody::Requests { requests, .. }
                 if requests.iter().any(|(_, operation)| operation.len() > limits.operation_bytes as usize) =>
@@ -232,7 +265,10 @@ impl fmt::Debug for Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Membership, Unverified, Verifier, membership::tests::configuration};
+    use crate::{
+        CALL_ANSWER_BYTES_MAX, CallRefused, Membership, Position, Unverified, Verifier,
+        membership::tests::configuration,
+    };
 
     const CLUSTER: ClusterId = ClusterId([9; 16]);
 
@@ -285,6 +321,43 @@ mod tests {
         let body = FrameBody::System { entry: SystemEntry::Mark, nonce: 0 };
         let frame = Frame::sign(CLUSTER, &Signer::ed25519(&[1; 32]), body);
         assert_eq!(Unverified::new(frame).verify(&context()).unwrap_err(), Rejected::NotAMember);
+    }
+
+    #[test]
+    fn what_the_outside_said_is_for_members_to_tell_and_bounded() {
+        let member = Signer::ed25519(&[1; 32]);
+        let mut configuration = configuration(3);
+        configuration.members[1].host_key = member.public_key();
+        let membership = Membership::new(configuration).unwrap();
+        let context = VerifyContext { membership, ..context() };
+        let judge = |signer: &Signer, path: &[u16], answer: CallAnswer| {
+            let call = CallId { position: Position(1), path: path.to_vec(), call: 0 };
+            Frame::sign(CLUSTER, signer, FrameBody::Called { call, answer }).verify(&context)
+        };
+        assert_eq!(judge(&member, &[1], Ok(Bytes::from_static(b"yes"))), Ok(()));
+        assert_eq!(judge(&Signer::ed25519(&[2; 32]), &[1], Ok(Bytes::new())), Err(Rejected::NotAMember));
+        assert_eq!(judge(&member, &[1; 9], Ok(Bytes::new())), Err(Rejected::Inconsistent));
+        let long = Bytes::from(alloc::vec![0; CALL_ANSWER_BYTES_MAX + 1]);
+        assert_eq!(judge(&member, &[], Ok(long)), Err(Rejected::TooLarge));
+        assert_eq!(judge(&member, &[], Err(CallRefused::Failed("x".repeat(1_000)))), Err(Rejected::TooLarge));
+    }
+
+    #[test]
+    fn the_administrator_alone_reconfigures_and_within_bounds() {
+        let admin = Signer::ed25519(&[1; 32]);
+        let mut configuration = configuration(3);
+        configuration.admin_key = admin.public_key();
+        let membership = Membership::new(configuration).unwrap();
+        let context = VerifyContext { membership, ..context() };
+        let judge = |signer: &Signer, primaries| {
+            let entry = AdminEntry::Reconfigure(ScheduleChange { primaries, ..ScheduleChange::default() });
+            let body = FrameBody::Admin { entry, nonce: 0, recent: SequenceNumber(0) };
+            Frame::sign(CLUSTER, signer, body).verify(&context)
+        };
+        assert_eq!(judge(&admin, Some(3)), Ok(()));
+        assert_eq!(judge(&Signer::ed25519(&[2; 32]), Some(3)), Err(Rejected::WrongSender));
+        assert_eq!(judge(&admin, Some(0)), Err(Rejected::Inconsistent));
+        assert_eq!(judge(&admin, None), Err(Rejected::Inconsistent), "a change that changes nothing");
     }
 
     #[test]

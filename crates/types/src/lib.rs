@@ -11,6 +11,7 @@
 //!   statement   Wish, Checkpoint: signed one by one, so that third parties can be convinced
 //!   register    Certificate, ViewChange, Attestation: what a vote register signs
 //!   message     what travels between clients and replicas
+//!   schedule    changes of the schedule's global parameters;   call: outside calls and their answers
 //!   work        Work and Done: how `replica` and `execution`, which do not know each other, meet in the host
 //! ```
 //!
@@ -21,6 +22,7 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+mod call;
 mod codec;
 mod digest;
 mod frame;
@@ -28,14 +30,16 @@ mod ids;
 mod membership;
 mod message;
 mod register;
+mod schedule;
 mod sign;
 mod statement;
 mod verified;
 mod work;
 
+pub use call::{CALL_ANSWER_BYTES_MAX, CALL_FAILED_BYTES_MAX, CallAnswer, CallId, CallRefused};
 pub use codec::{CodecError, decode, encode};
 pub use digest::{Digest, Hasher};
-pub use frame::{Frame, FrameBody, FrameError, SystemEntry};
+pub use frame::{AdminEntry, Frame, FrameBody, FrameError, SystemEntry};
 pub use ids::{
     ClusterId, Epoch, Incarnation, Position, RegisterView, ReplicaId, RequestNumber, SequenceNumber, SessionId, Step,
     Time, Timestamp, View,
@@ -43,6 +47,7 @@ pub use ids::{
 pub use membership::{Configuration, ConfigurationError, Limits, Member, Membership, Quorum};
 pub use message::{Answer, ClientMessage, Refusal, Reply, ReplyBody};
 pub use register::{Attestation, Certificate, RegisterId, ViewChange, VotePosition};
+pub use schedule::{ScheduleChange, ScheduleClass, ScheduleError, ScheduleOrder, SchedulePredicate};
 pub use sign::{PublicKey, Signature, Signer, Verifier};
 pub use statement::{Checkpoint, Signed, Statement, Wish};
 pub use verified::{Message, Rejected, Unverified, Verified, Verify, VerifyContext};

@@ -20,7 +20,7 @@ pub enum Rejected {
     /// Signed by, or naming, someone who is no member.
     #[error("not a member")]
     NotAMember,
-    /// Signed by a key that this connection may not speak for.
+    /// Signed by a key that this connection may not speak for, or that may not say this.
     #[error("wrong sender")]
     WrongSender,
     /// Of another cluster, epoch or algorithm.

@@ -1,7 +1,8 @@
 //! How `replica` and `execution`, which do not know each other, meet in the host: ordered [`Work`] in, [`Done`] out.
 
-use crate::{Digest, Position, RequestNumber, SequenceNumber, SessionId, Timestamp};
+use crate::{CallAnswer, Digest, Position, RequestNumber, ScheduleChange, SequenceNumber, SessionId, Timestamp};
 use alloc::string::String;
+use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 
@@ -25,6 +26,19 @@ pub enum Work {
     Tick(Timestamp),
     /// Run the threads that are left without waiting for more requests.
     Flush,
+    /// Global parameters of the schedule change.
+    Reconfigure(ScheduleChange),
+    /// An outside call of a thread was answered.
+    Answer {
+        /// The thread's request.
+        position: Position,
+        /// Which child of which child of the request's own thread, whose path is empty.
+        path: Vec<u16>,
+        /// Which of its calls, counted from 0.
+        call: u32,
+        /// What the outside said.
+        answer: CallAnswer,
+    },
     /// Close the round and report the state's root (the place of a checkpoint's cut).
     Mark(SequenceNumber),
 }
@@ -80,6 +94,12 @@ pub enum Fault {
         /// The handler's name.
         handler: String,
     },
+    /// A handler of the declared lane did what it had not declared.
+    #[error("handler {handler} did what it had not declared; what it wrote before stays")]
+    NotDeclared {
+        /// The handler's name.
+        handler: String,
+    },
 }
 
 /// What execution reports. Order: everything that finished in a round up to a Mark's stands before its `Marked`,
@@ -96,6 +116,20 @@ pub enum Done {
         number: RequestNumber,
         /// What it came to.
         outcome: Outcome,
+    },
+    /// A thread's outside call was performed: now the outside may be asked. It goes on with the [`Work::Answer`] that
+    /// names it, or when its time is up.
+    Called {
+        /// The thread's request.
+        position: Position,
+        /// Which child of which child of the request's own thread.
+        path: Vec<u16>,
+        /// Which of its calls, counted from 0.
+        call: u32,
+        /// Whom.
+        target: String,
+        /// What.
+        request: Bytes,
     },
     /// A Mark took effect.
     Marked(MarkReport),

@@ -3,8 +3,9 @@
 
 use proptest::{collection::vec, prelude::*};
 use unisono_types::{
-    Answer, Bytes, ClientMessage, ClusterId, Configuration, Digest, Epoch, Frame, FrameBody, Outcome, ReplicaId, Reply,
-    ReplyBody, RequestNumber, SequenceNumber, SessionId, Signer, decode, encode,
+    AdminEntry, Answer, Bytes, CallId, CallRefused, ClientMessage, ClusterId, Configuration, Digest, Epoch, Frame,
+    FrameBody, Outcome, Position, ReplicaId, Reply, ReplyBody, RequestNumber, ScheduleChange, ScheduleOrder,
+    SchedulePredicate, SequenceNumber, SessionId, Signer, decode, encode,
 };
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -34,6 +35,23 @@ fn a_frame(operations: &[Vec<u8>]) -> Frame {
     Frame::sign(CLUSTER, &Signer::ed25519(&[3; 32]), body)
 }
 
+fn entries() -> [Frame; 2] {
+    let signer = Signer::ed25519(&[3; 32]);
+    let change = ScheduleChange {
+        primaries: Some(64),
+        order: Some(ScheduleOrder::Explicit(vec![0, 1, 1])),
+        predicate: Some(SchedulePredicate::FutureLocks),
+        ..ScheduleChange::default()
+    };
+    let entry = AdminEntry::Reconfigure(change);
+    let call = CallId { position: Position(7), path: vec![1, 2], call: 3 };
+    [
+        FrameBody::Admin { entry, nonce: 5, recent: SequenceNumber(4) },
+        FrameBody::Called { call, answer: Err(CallRefused::Failed("no".into())) },
+    ]
+    .map(|body| Frame::sign(CLUSTER, &signer, body))
+}
+
 fn a_reply(result: &[u8]) -> Reply {
     let full = ReplyBody::Full(Ok(Bytes::copy_from_slice(result)));
     let digest = ReplyBody::Digest(Digest::of("d", &[result]));
@@ -58,7 +76,8 @@ proptest! {
         flips in vec((any::<prop::sample::Index>(), 1u8..), 1..4),
         cut in any::<prop::sample::Index>(),
     ) {
-        for valid in [a_frame(&operations).wire().to_vec(), encode(&a_reply(&operations[0]))] {
+        let entries = entries().map(|frame| frame.wire().to_vec());
+        for valid in [a_frame(&operations).wire().to_vec(), encode(&a_reply(&operations[0]))].into_iter().chain(entries) {
             read_as_everything(&valid);
             read_as_everything(&valid[..cut.index(valid.len())]);
             let mut damaged = valid;
