@@ -4,6 +4,7 @@
 //! request (of wall time where the system does not tell), so that a busy machine disturbs less.
 
 use std::hint::black_box;
+use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Instant;
 use unisono_execution::{Context, Executor, Mutex, Settings, Table};
 use unisono_macros::{State, service};
@@ -30,10 +31,29 @@ impl Store {
         })
     }
 
+    /// So many pairs of lock and unlock, nobody else there.
+    async fn pairs(&self, cx: &Context, count: u64) {
+        for _ in 0..count {
+            self.total.lock(cx).await.with_mut(1, |total, by| *total += by);
+        }
+    }
+
+    /// The same with a mutex of the standard library, uncontended too: what a pair costs without determinism.
+    async fn plain_pairs(&self, _cx: &Context, count: u64) {
+        for _ in 0..count {
+            *black_box(&PLAIN).lock().unwrap_or_else(PoisonError::into_inner) += black_box(1);
+        }
+    }
+
     async fn set(&self, cx: &Context, row: u64, new: u64) {
         self.rows.lock(cx, row).await.with_mut(new, |value, new| *value = new);
     }
 }
+
+static PLAIN: StdMutex<u64> = StdMutex::new(0);
+
+/// Pairs of one handler.
+const PAIRS: u64 = 1_000;
 
 const RUNS: usize = 7;
 const REQUESTS: u64 = 100_000;
@@ -50,7 +70,16 @@ fn sequential() -> Box<dyn Scheduler> {
 }
 
 fn uds() -> Box<dyn Scheduler> {
-    Box::new(Uds::new(Parameters { primaries: 16, steps: 4, order: Order::RoundRobin, flush_rounds: 16 }))
+    Box::new(Uds::new(Parameters { primaries: 16, steps: 4, ..Parameters::uds() }))
+}
+
+fn uds_unlimited() -> Box<dyn Scheduler> {
+    Box::new(Uds::new(Parameters {
+        primaries: 16,
+        steps: u32::MAX,
+        order: Order::Quantum(u32::MAX),
+        ..Parameters::uds()
+    }))
 }
 
 fn main() {
@@ -60,27 +89,41 @@ fn main() {
         ("mutex", |_| StoreOperation::add(1)),
         ("row of 10000", |n| StoreOperation::set(n.wrapping_mul(7919) % 10_000, n)),
     ];
-    for (scheduler_name, scheduler) in schedulers {
+    // `cargo bench -p unisono-execution -- pairs` measures the pairs only.
+    let pairs_only = std::env::args().any(|argument| argument == "pairs");
+    for (scheduler_name, scheduler) in schedulers.into_iter().filter(|_| !pairs_only) {
         for (handler, operation) in handlers {
             for marks in [false, true] {
-                let mut runs: Vec<u64> = (0..RUNS).map(|_| run(scheduler, operation, marks)).collect();
-                runs.sort_unstable();
+                let [minimum, median, maximum] = runs(scheduler, operation, marks, REQUESTS);
                 println!(
-                    r#"{{"scheduler":"{scheduler_name}","handler":"{handler}","marks":{marks},"median_ns":{},"min_ns":{},"max_ns":{}}}"#,
-                    runs[RUNS / 2],
-                    runs[0],
-                    runs[RUNS - 1]
+                    r#"{{"scheduler":"{scheduler_name}","handler":"{handler}","marks":{marks},"median_ns":{median},"min_ns":{minimum},"max_ns":{maximum}}}"#,
                 );
             }
         }
     }
+    for (scheduler_name, scheduler) in [("sequential", sequential as MakeScheduler), ("uds-16-max", uds_unlimited)] {
+        let of = |operation: MakeOperation| runs(scheduler, operation, false, 1_000)[1];
+        let empty = runs(scheduler, |_| StoreOperation::empty(), false, REQUESTS)[1];
+        let lock = of(|_| StoreOperation::pairs(PAIRS)).saturating_sub(empty) / PAIRS;
+        let plain = of(|_| StoreOperation::plain_pairs(PAIRS)).saturating_sub(empty) / PAIRS;
+        println!(
+            r#"{{"scheduler":"{scheduler_name}","lock_pair_ns":{lock},"plain_pair_ns":{plain},"empty_handler_ns":{empty}}}"#
+        );
+    }
+}
+
+/// The least, the median and the greatest of several runs.
+fn runs(scheduler: MakeScheduler, operation: MakeOperation, marks: bool, requests: u64) -> [u64; 3] {
+    let mut runs: Vec<u64> = (0..RUNS).map(|_| run(scheduler, operation, marks, requests)).collect();
+    runs.sort_unstable();
+    [runs[0], runs[RUNS / 2], runs[RUNS - 1]]
 }
 
 /// Nanoseconds per request.
-fn run(scheduler: MakeScheduler, operation: MakeOperation, marks: bool) -> u64 {
+fn run(scheduler: MakeScheduler, operation: MakeOperation, marks: bool, requests: u64) -> u64 {
     let executor = Executor::new::<Store>(scheduler(), Settings::default());
     let mut works: Vec<Vec<Work>> =
-        (0..REQUESTS / DECISION).map(|decision| works(decision, operation, marks)).collect();
+        (0..requests / DECISION).map(|decision| works(decision, operation, marks)).collect();
     let mut done = Vec::new();
     let mut ended = 0;
     let begun = (Instant::now(), cpu_ns());
@@ -92,7 +135,7 @@ fn run(scheduler: MakeScheduler, operation: MakeOperation, marks: bool) -> u64 {
             match done {
                 Done::Executed { outcome, .. } => ended += u64::from(black_box(outcome).is_ok()),
                 Done::Starved { flush: true, .. } => executor.submit(Work::Flush),
-                Done::Starved { .. } | Done::Marked(_) => {}
+                Done::Starved { .. } | Done::Marked(_) | Done::Called { .. } => {}
             }
         }
     }
@@ -100,8 +143,8 @@ fn run(scheduler: MakeScheduler, operation: MakeOperation, marks: bool) -> u64 {
         (Some(begun), Some(now)) => now - begun,
         _ => begun.0.elapsed().as_nanos() as u64,
     };
-    assert!(ended + 100 > REQUESTS, "all but the last round's requests have ended: {ended}");
-    nanoseconds / REQUESTS
+    assert!(ended + 100 > requests, "all but the last round's requests have ended: {ended}");
+    nanoseconds / requests
 }
 
 /// What this thread has used so far (Linux).

@@ -23,24 +23,35 @@
 //! Panics of handlers are caught (this needs `panic = "unwind"`). An endless loop without operations and a stack
 //! overflow cannot be turned into a reply in native code.
 
+mod calls;
 mod core;
+mod recorder;
+mod schedule;
+mod seen;
 mod settle;
 mod starved;
+mod state;
 
 pub(crate) use self::core::{Core, HandlerFuture};
+pub use self::recorder::Clock;
 
+use crate::latch::Latch;
 use crate::object::Objects;
+use crate::recording::Recording;
 use crate::service::Service;
+use crate::sync::thread::JoinHandle;
+use crate::witness::{Fact, Journals};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use unisono_scheduler::{Scheduler, Status};
-use unisono_types::{ClusterId, Digest, Done, SequenceNumber, Work};
+use unisono_scheduler::{Declaration, LockId, Parameters, Scheduler, Status};
+use unisono_types::borsh::{BorshDeserialize, BorshSerialize};
+use unisono_types::{ClusterId, Digest, Done, Position, SequenceNumber, Work};
 
 /// What is told when something is there for [`Executor::take_done`].
 pub type Notify = Arc<dyn Fn() + Send + Sync>;
 
-/// How an executor runs. Only `cluster` and `result_bytes_max` are agreed; the rest is local and never changes a
-/// result.
+/// How an executor begins. Only `cluster` and `result_bytes_max` are agreed; the rest is local, can be changed while it
+/// runs, and never changes a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// Seeds random numbers and lock ids.
@@ -72,21 +83,105 @@ impl Default for Settings {
     }
 }
 
+/// A grant of a lock, in a round that has ended.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(crate = "unisono_types::borsh")]
+pub struct GrantRecord {
+    /// Counted from the beginning.
+    pub number: u64,
+    /// In which round.
+    pub round: u64,
+    /// To which request.
+    pub position: Position,
+    /// To which child of which child of the request's own thread, whose path is empty.
+    pub path: Vec<u16>,
+    /// Which lock, as people know it.
+    pub lock: String,
+    /// To own it alone.
+    pub write: bool,
+    /// How many writers owned it before, since it was last idle.
+    pub writers_before: u64,
+}
+
+impl std::fmt::Display for GrantRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { number, round, position, lock, writers_before, .. } = self;
+        let how = if self.write { "" } else { " for reading" };
+        write!(f, "grant {number}: in round {round} to request {position:?}")?;
+        if !self.path.is_empty() {
+            write!(f, ", child {:?},", self.path)?;
+        }
+        write!(f, " lock {lock}{how} after {writers_before} writers")
+    }
+}
+
 /// Runs one service.
 pub struct Executor {
     core: Arc<Core>,
-    workers: Vec<JoinHandle<()>>,
+    /// In the order of their numbers.
+    workers: Latch<Vec<JoinHandle<()>>>,
 }
 
 impl Executor {
     /// An executor of a new `S`, with its objects in their first state.
     #[must_use]
     pub fn new<S: Service>(scheduler: Box<dyn Scheduler>, settings: Settings) -> Self {
+        Self::begin::<S>(scheduler, settings, false)
+    }
+
+    /// One that keeps what every thread learns and does.
+    pub(crate) fn watched<S: Service>(scheduler: Box<dyn Scheduler>, settings: Settings) -> Self {
+        Self::begin::<S>(scheduler, settings, true)
+    }
+
+    fn begin<S: Service>(scheduler: Box<dyn Scheduler>, settings: Settings, watched: bool) -> Self {
         let mut objects = Objects::new(settings.cluster);
         let service = Arc::new(S::create(&mut objects, ""));
-        let core = Core::new(scheduler, settings, objects, core::handlers(service));
-        let workers = (0..settings.workers).map(|number| core::start_worker(&core, number)).collect();
-        Self { core, workers }
+        let core = Core::new(scheduler, settings, objects, core::handlers(service), watched);
+        let executor = Self { core, workers: Latch::default() };
+        executor.set_workers(settings.workers);
+        executor
+    }
+
+    /// Changes how many threads run handlers, while they run; 0: from now on the caller runs them, beginning with what is
+    /// ready. Waits for the threads that are too many, each until the handler that it runs waits or asks for something.
+    /// Returns how many there are: fewer than wanted only if the operating system gives no more.
+    ///
+    /// It must not be called by a handler or by what [`Executor::set_notify`] was given.
+    pub fn set_workers(&self, workers: usize) -> usize {
+        let mut running = self.workers.lock();
+        self.core.set_workers(workers);
+        while running.len() > workers {
+            // A worker ends by itself; that it panicked would be a defect it has already printed.
+            let _ = running.pop().map(JoinHandle::join);
+        }
+        while running.len() < workers {
+            match core::start_worker(&self.core, running.len()) {
+                Ok(worker) => running.push(worker),
+                Err(_) => {
+                    self.core.set_workers(running.len());
+                    break;
+                }
+            }
+        }
+        running.len()
+    }
+
+    /// How many threads run handlers; 0: the caller does.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.core.workers()
+    }
+
+    /// Changes how many handlers may compute before the scheduler has selected them. Those that do already, go on.
+    pub fn set_start_ahead(&self, start_ahead: usize) {
+        self.core.set_start_ahead(start_ahead);
+    }
+
+    /// How many handlers may compute before the scheduler has selected them.
+    #[must_use]
+    pub fn start_ahead(&self) -> usize {
+        self.core.start_ahead()
     }
 
     /// Gives the next ordered work.
@@ -137,7 +232,23 @@ impl Executor {
 
     /// [`Executor::wait_idle`] or [`Executor::run_until_idle`], whichever it is that makes progress.
     pub(crate) fn wait_workers_or_run(&self) {
-        if self.workers.is_empty() { self.run_until_idle() } else { self.wait_idle() }
+        if self.workers() == 0 { self.run_until_idle() } else { self.wait_idle() }
+    }
+
+    /// Ends everything, and gives what the threads have learnt and done, with the locks in it as people know them.
+    pub(crate) fn into_journals(self) -> (Journals, BTreeMap<LockId, String>) {
+        let core = Arc::clone(&self.core);
+        drop(self);
+        let journals = core.witness().map(|journals| std::mem::take(&mut *journals.lock())).unwrap_or_default();
+        let locks = journals.values().flat_map(|journal| journal.facts.iter().filter_map(Fact::lock)).collect();
+        let names = core.lock_names(&locks);
+        (journals, names)
+    }
+
+    /// What the service says of this operation before it runs.
+    #[must_use]
+    pub fn declaration(&self, operation: &[u8]) -> Declaration {
+        self.core.declaration(operation)
     }
 
     /// The last decision of which, and of all before it, every request has finished or is parked. It is meant between
@@ -160,6 +271,43 @@ impl Executor {
         self.core.objects()
     }
 
+    /// Records the schedule from now on and keeps the last `limit` events (some hundred thousand at most); 0: no longer.
+    /// What was recorded before is forgotten when recording begins anew.
+    pub fn record(&self, limit: usize) {
+        self.core.record(limit);
+    }
+
+    /// What tells recordings the time; execution itself reads no clock. Without, times count events.
+    pub fn set_clock(&self, clock: Clock) {
+        self.core.set_clock(clock);
+    }
+
+    /// What was recorded.
+    #[must_use]
+    pub fn recording(&self) -> Recording {
+        self.core.recording()
+    }
+
+    /// At most `limit` of the last grants, with a number of `from` or more: to find the first grant in which two replicas
+    /// differ. Numbers and order are the same on all replicas as long as their grants are. Some seconds of a busy replica
+    /// are kept, of rounds that have ended.
+    #[must_use]
+    pub fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
+        self.core.grants(from, limit)
+    }
+
+    /// Answers to outside calls that are kept until they are due, for people.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.core.answers()
+    }
+
+    /// The global parameters in force, for people; a schedule may have none.
+    #[must_use]
+    pub fn parameters(&self) -> Option<Parameters> {
+        self.core.parameters()
+    }
+
     /// What the scheduler is doing, for people.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -170,10 +318,7 @@ impl Executor {
 impl Drop for Executor {
     fn drop(&mut self) {
         self.core.shut_down();
-        for worker in self.workers.drain(..) {
-            // A worker ends by itself; that it panicked would be a defect it has already printed.
-            let _ = worker.join();
-        }
+        self.set_workers(0);
         self.core.tear_down();
     }
 }

@@ -3,14 +3,14 @@
 //! Never the deterministic locks of a service. Invariant: a latch does not poison. A panic inside a service's closure
 //! leaves what it wrote, on every replica alike, and the next handler finds the object usable.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A mutex that a panic does not poison.
 #[derive(Default)]
 pub(crate) struct Latch<T>(Mutex<T>);
 
 impl<T> Latch<T> {
-    pub(crate) const fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
 
@@ -29,7 +29,7 @@ pub(crate) fn wait<'a, T>(signal: &Condvar, guard: MutexGuard<'a, T>) -> MutexGu
 pub(crate) struct ReadWriteLatch<T>(RwLock<T>);
 
 impl<T> ReadWriteLatch<T> {
-    pub(crate) const fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(RwLock::new(value))
     }
 

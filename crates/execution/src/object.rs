@@ -18,8 +18,9 @@ use crate::keyed::HashKey;
 use crate::latch::{Latch, ReadWriteLatch};
 use crate::tree::Tree;
 use crate::value::{Input, Key, Value};
+use crate::witness;
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use unisono_scheduler::LockId;
@@ -103,12 +104,37 @@ impl Registry {
     pub(crate) const fn tree(&self) -> &Tree {
         &self.tree
     }
+
+    /// Locks as people know them: the object's path, and the row's key if the row was ever written. One walk through the
+    /// rows of every table among them.
+    pub(crate) fn lock_names(&self, locks: &BTreeSet<LockId>) -> BTreeMap<LockId, String> {
+        let mut names = BTreeMap::new();
+        let mut rest = locks.iter().copied().peekable();
+        while let Some(lock) = rest.next() {
+            let mut wanted = BTreeSet::from([lock.0]);
+            while let Some(next) = rest.next_if(|next| object_of(*next) == object_of(lock)) {
+                wanted.insert(next.0);
+            }
+            if let Some(object) = self.objects.get(object_of(lock) as usize) {
+                object.lock_names(&wanted, &mut names);
+            }
+        }
+        names
+    }
+}
+
+/// Which object a lock belongs to.
+const fn object_of(lock: LockId) -> u32 {
+    (lock.0 >> 96) as u32
 }
 
 /// An object as the registry sees it.
 trait Object: Send + Sync {
     /// Writes what changed into the tree.
     fn refresh(&self, tree: &mut Tree);
+
+    /// Names these locks of its.
+    fn lock_names(&self, wanted: &BTreeSet<u128>, names: &mut BTreeMap<LockId, String>);
 }
 
 /// What kind of object; part of every leaf.
@@ -132,7 +158,7 @@ impl Kind {
 /// Turns a row's canonical key into what people read.
 pub(crate) type Label = fn(&[u8]) -> String;
 
-/// Cells by canonical key. The order of a hash map never shows: nothing walks through it.
+/// Cells by canonical key. The order of a hash map never shows: nothing walks through it but to find names for people.
 type Rows<T> = HashMap<Box<[u8]>, Arc<Cell<T>>>;
 
 /// One object: its name, its rows, and which of them changed.
@@ -174,11 +200,6 @@ pub(crate) struct RowKey {
 }
 
 impl<T: Value> Home<T> {
-    /// The lock of a whole object.
-    pub(crate) const fn lock_id(&self) -> LockId {
-        LockId((self.object as u128) << 96)
-    }
-
     /// The only cell of a whole object. It has a leaf from the beginning.
     pub(crate) fn whole(self: &Arc<Self>) -> Arc<Cell<T>> {
         let state = State { value: None, dirty: true, kept: false };
@@ -194,7 +215,7 @@ impl<T: Value> Home<T> {
 
     /// The lock of a row.
     pub(crate) const fn row_lock_id(&self, key: &RowKey) -> LockId {
-        LockId(self.lock_id().0 | (key.hash >> 32))
+        self.lock_of_hash(key.hash)
     }
 
     /// The row's cell. Called by an owner of its lock; of a row that does not exist, a cell that joins the table with
@@ -207,6 +228,13 @@ impl<T: Value> Home<T> {
         let row = Row { key: key.bytes.into_boxed_slice(), shard };
         let state = State { value: None, dirty: false, kept: false };
         Arc::new(Cell { row: Some(row), state: ReadWriteLatch::new(state) })
+    }
+
+    /// The cell that stands for the same row now. Called by who owns its lock again: a cell that had not joined the table
+    /// may have been overtaken by another meanwhile.
+    pub(crate) fn current(&self, cell: &Arc<Cell<T>>) -> Arc<Cell<T>> {
+        let joined = cell.row.as_ref().and_then(|row| self.rows[row.shard].lock().get(&row.key).cloned());
+        joined.unwrap_or_else(|| Arc::clone(cell))
     }
 
     fn changed(&self, cell: &Arc<Cell<T>>) {
@@ -230,16 +258,16 @@ impl<T: Value> Home<T> {
     }
 
     fn digest(&self, row: &[u8], value: Option<&T>) -> Digest {
-        let encoded = catch_unwind(AssertUnwindSafe(|| match value {
-            Some(value) => borsh::to_vec(value),
-            None => borsh::to_vec(&T::default()),
-        }));
+        let encoded = match value {
+            Some(value) => encoded(value),
+            None => catch_unwind(T::default).ok().as_ref().and_then(encoded),
+        };
         match encoded {
-            Ok(Ok(bytes)) => {
+            Some(bytes) => {
                 Digest::of("unisono object", &[self.kind.tag(), self.name.as_bytes(), row, b"value", &bytes])
             }
             // A value that refuses to be encoded (a NaN, say) refuses on every replica.
-            _ => Digest::of("unisono object", &[self.kind.tag(), self.name.as_bytes(), row, b"not encodable"]),
+            None => Digest::of("unisono object", &[self.kind.tag(), self.name.as_bytes(), row, b"not encodable"]),
         }
     }
 
@@ -254,6 +282,23 @@ impl<T: Value> Home<T> {
             state.kept = false;
         }
     }
+}
+
+impl<T> Home<T> {
+    /// The lock of a whole object.
+    pub(crate) const fn lock_id(&self) -> LockId {
+        LockId((self.object as u128) << 96)
+    }
+
+    /// The lock of the row whose key hashes to this.
+    const fn lock_of_hash(&self, hash: u128) -> LockId {
+        LockId(self.lock_id().0 | (hash >> 32))
+    }
+}
+
+/// The canonical bytes, if the value has any.
+fn encoded<T: Value>(value: &T) -> Option<Vec<u8>> {
+    catch_unwind(AssertUnwindSafe(|| borsh::to_vec(value))).ok()?.ok()
 }
 
 impl<T: Value> Object for Home<T> {
@@ -276,6 +321,24 @@ impl<T: Value> Object for Home<T> {
             }
         }
     }
+
+    fn lock_names(&self, wanted: &BTreeSet<u128>, names: &mut BTreeMap<LockId, String>) {
+        if self.kind != Kind::Table {
+            names.insert(self.lock_id(), self.name.clone());
+            return;
+        }
+        for lock in wanted {
+            names.insert(LockId(*lock), format!("{}[#{:024x}]", self.name, lock & ((1 << 96) - 1)));
+        }
+        for rows in &self.rows {
+            for key in rows.lock().keys() {
+                let lock = self.lock_of_hash(self.key.hash(key));
+                if wanted.contains(&lock.0) {
+                    names.insert(lock, format!("{}[{}]", self.name, (self.label)(key)));
+                }
+            }
+        }
+    }
 }
 
 impl<T: Value> Cell<T> {
@@ -290,6 +353,15 @@ impl<T: Value> Cell<T> {
         let mut state = self.state.write();
         home.touch(self, &mut state); // before the closure: what it wrote stays even if it panics
         f(state.value.get_or_insert_with(T::default), input)
+    }
+
+    /// For comparisons within one process.
+    pub(crate) fn hash(&self) -> u64 {
+        let bytes = match &self.state.read().value {
+            Some(value) => encoded(value).map(|bytes| [&[1], bytes.as_slice()].concat()),
+            None => Some(vec![0]),
+        };
+        bytes.map_or(0, |bytes| witness::hash(&bytes))
     }
 
     pub(crate) fn exists(&self) -> bool {

@@ -13,15 +13,20 @@
 //! A condition variable is a wait queue of a lock: numbered, 0 if there is only one. Semaphores and barriers are built
 //! from a lock and its queues; [`Semaphore`](crate::Semaphore) is one.
 
-use crate::context::{Context, FaultKind};
+use crate::context::Context;
+use crate::declared::{Locking, Undeclared, once};
 use crate::object::{Cell, Home, Kind, Objects, label, no_label};
 use crate::service::State;
+use crate::thread::OperationFuture;
 use crate::value::{Input, Key, Output, Queue, Value};
+use crate::witness::{self, Fact};
 use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
-use unisono_scheduler::{LockId, Mode, Operation, OperationResult};
-use unisono_types::borsh::{BorshDeserialize, BorshSerialize};
+use std::task::Poll;
+use unisono_scheduler::{DeclaredLock, LockId, Mode, Operation, OperationResult};
+use unisono_types::borsh::{self, BorshDeserialize, BorshSerialize};
 
 /// Why a lock was not taken.
 #[derive(
@@ -46,10 +51,10 @@ pub enum LockError {
 impl Input for LockError {}
 
 /// A value under a lock of its own. A clone is another handle of the same object, for a child.
-pub struct Mutex<T: Value>(Whole<T>);
+pub struct Mutex<T: Value>(Arc<Whole<T>>);
 
 /// A value under a lock that readers share. A clone is another handle of the same object, for a child.
-pub struct RwLock<T: Value>(Whole<T>);
+pub struct RwLock<T: Value>(Arc<Whole<T>>);
 
 /// Values by key, each under a lock of its own. A row exists from the first `with_mut` on until `remove`. A clone is
 /// another handle of the same table, for a child.
@@ -64,15 +69,14 @@ struct Whole<T: Value> {
 }
 
 impl<T: Value> Whole<T> {
-    fn create(objects: &mut Objects, name: &str, kind: Kind) -> Self {
+    fn create(objects: &mut Objects, name: &str, kind: Kind) -> Arc<Self> {
         let home = objects.register(name, kind, no_label);
         let cell = home.whole();
-        Self { home, cell }
+        Arc::new(Self { home, cell })
     }
 
-    fn request(&self, mode: Mode, timeout: Option<u64>) -> Request<T> {
-        let (home, lock) = (Arc::clone(&self.home), self.home.lock_id());
-        Request { home, lock, mode, timeout, place: Place::Whole(Arc::clone(&self.cell)) }
+    fn request(self: &Arc<Self>, mode: Mode, timeout: Option<u64>) -> Request<T> {
+        Request { lock: self.home.lock_id(), mode, timeout, place: Place::Whole(Arc::clone(self)) }
     }
 }
 
@@ -94,21 +98,15 @@ impl<K: Key, V: Value> State for Table<K, V> {
     }
 }
 
-impl<T: Value> Clone for Whole<T> {
-    fn clone(&self) -> Self {
-        Self { home: Arc::clone(&self.home), cell: Arc::clone(&self.cell) }
-    }
-}
-
 impl<T: Value> Clone for Mutex<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<T: Value> Clone for RwLock<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -123,13 +121,22 @@ impl<T: Value> Mutex<T> {
     /// the round have done what they could: before that it would depend on who unlocks first. It is no cheap operation.
     pub fn try_lock<'cx>(&self, cx: &'cx Context) -> impl Future<Output = Option<Guard<'cx, T>>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Write, None);
-        async move { request.glance(cx).await.map(Guard) }
+        request.glance::<Guard<'cx, _>>(cx)
     }
 
     /// Owns the lock. Ends the handler when that can never be.
-    pub fn lock<'cx>(&self, cx: &'cx Context) -> impl Future<Output = Guard<'cx, T>> + Send + use<'cx, T> {
-        let request = self.0.request(Mode::Write, None);
-        async move { Guard(request.must(cx).await) }
+    pub fn lock<'cx, C: Locking>(
+        &self,
+        cx: &'cx C,
+    ) -> impl Future<Output = Guard<'cx, T, C::Lane>> + Send + use<'cx, T, C> {
+        let (request, cx) = (self.0.request(Mode::Write, None), cx.context());
+        request.must::<Guard<'cx, _, C::Lane>>(cx)
+    }
+
+    /// The lock, for a request's [`Declaration`](crate::Declaration).
+    #[must_use]
+    pub fn declared(&self) -> DeclaredLock {
+        once(self.0.home.lock_id(), Mode::Write)
     }
 
     /// Owns the lock, or says why it cannot.
@@ -138,7 +145,7 @@ impl<T: Value> Mutex<T> {
         cx: &'cx Context,
     ) -> impl Future<Output = Result<Guard<'cx, T>, LockError>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Write, None);
-        async move { request.attempt(cx).await.map(Guard) }
+        request.attempt::<Guard<'cx, _>>(cx)
     }
 
     /// Owns the lock, or says after `microseconds` of agreed time that it was not free.
@@ -148,7 +155,7 @@ impl<T: Value> Mutex<T> {
         microseconds: u64,
     ) -> impl Future<Output = Result<Guard<'cx, T>, LockError>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Write, Some(microseconds));
-        async move { request.attempt(cx).await.map(Guard) }
+        request.attempt::<Guard<'cx, _>>(cx)
     }
 }
 
@@ -159,19 +166,31 @@ impl<T: Value> RwLock<T> {
         cx: &'cx Context,
     ) -> impl Future<Output = Option<ReadGuard<'cx, T>>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Read, None);
-        async move { request.glance(cx).await.map(ReadGuard) }
+        request.glance::<ReadGuard<'cx, _>>(cx)
     }
 
     /// [`Mutex::try_lock`].
     pub fn try_write<'cx>(&self, cx: &'cx Context) -> impl Future<Output = Option<Guard<'cx, T>>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Write, None);
-        async move { request.glance(cx).await.map(Guard) }
+        request.glance::<Guard<'cx, _>>(cx)
     }
 
     /// Owns the lock together with other readers. Ends the handler when that can never be.
-    pub fn read<'cx>(&self, cx: &'cx Context) -> impl Future<Output = ReadGuard<'cx, T>> + Send + use<'cx, T> {
-        let request = self.0.request(Mode::Read, None);
-        async move { ReadGuard(request.must(cx).await) }
+    pub fn read<'cx, C: Locking>(&self, cx: &'cx C) -> impl Future<Output = ReadGuard<'cx, T>> + Send + use<'cx, T, C> {
+        let (request, cx) = (self.0.request(Mode::Read, None), cx.context());
+        request.must::<ReadGuard<'cx, _>>(cx)
+    }
+
+    /// The lock, to be owned alone, for a request's [`Declaration`](crate::Declaration).
+    #[must_use]
+    pub fn declared(&self) -> DeclaredLock {
+        once(self.0.home.lock_id(), Mode::Write)
+    }
+
+    /// [`RwLock::declared`], to be shared with other readers.
+    #[must_use]
+    pub fn declared_read(&self) -> DeclaredLock {
+        once(self.0.home.lock_id(), Mode::Read)
     }
 
     /// Owns the lock together with other readers, or says why it cannot.
@@ -180,13 +199,16 @@ impl<T: Value> RwLock<T> {
         cx: &'cx Context,
     ) -> impl Future<Output = Result<ReadGuard<'cx, T>, LockError>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Read, None);
-        async move { request.attempt(cx).await.map(ReadGuard) }
+        request.attempt::<ReadGuard<'cx, _>>(cx)
     }
 
     /// Owns the lock alone. Ends the handler when that can never be.
-    pub fn write<'cx>(&self, cx: &'cx Context) -> impl Future<Output = Guard<'cx, T>> + Send + use<'cx, T> {
-        let request = self.0.request(Mode::Write, None);
-        async move { Guard(request.must(cx).await) }
+    pub fn write<'cx, C: Locking>(
+        &self,
+        cx: &'cx C,
+    ) -> impl Future<Output = Guard<'cx, T, C::Lane>> + Send + use<'cx, T, C> {
+        let (request, cx) = (self.0.request(Mode::Write, None), cx.context());
+        request.must::<Guard<'cx, _, C::Lane>>(cx)
     }
 
     /// Owns the lock alone, or says why it cannot.
@@ -195,7 +217,7 @@ impl<T: Value> RwLock<T> {
         cx: &'cx Context,
     ) -> impl Future<Output = Result<Guard<'cx, T>, LockError>> + Send + use<'cx, T> {
         let request = self.0.request(Mode::Write, None);
-        async move { request.attempt(cx).await.map(Guard) }
+        request.attempt::<Guard<'cx, _>>(cx)
     }
 }
 
@@ -208,13 +230,29 @@ impl<K: Key, V: Value> Table<K, V> {
     fn request(&self, key: &K, mode: Mode, timeout: Option<u64>) -> Request<V> {
         let key = self.home.row_key(key);
         let lock = self.home.row_lock_id(&key);
-        Request { home: Arc::clone(&self.home), lock, mode, timeout, place: Place::Row(key) }
+        Request { lock, mode, timeout, place: Place::Row(Arc::clone(&self.home), key) }
     }
 
     /// Owns the row's lock. Ends the handler when that can never be.
-    pub fn lock<'cx>(&self, cx: &'cx Context, key: K) -> impl Future<Output = Guard<'cx, V>> + Send + use<'cx, K, V> {
-        let request = self.request(&key, Mode::Write, None);
-        async move { Guard(request.must(cx).await) }
+    pub fn lock<'cx, C: Locking>(
+        &self,
+        cx: &'cx C,
+        key: K,
+    ) -> impl Future<Output = Guard<'cx, V, C::Lane>> + Send + use<'cx, K, V, C> {
+        let (request, cx) = (self.request(&key, Mode::Write, None), cx.context());
+        request.must::<Guard<'cx, _, C::Lane>>(cx)
+    }
+
+    /// The row's lock, for a request's [`Declaration`](crate::Declaration).
+    #[must_use]
+    pub fn declared(&self, key: &K) -> DeclaredLock {
+        once(self.home.row_lock_id(&self.home.row_key(key)), Mode::Write)
+    }
+
+    /// [`Table::declared`], to be shared with other readers.
+    #[must_use]
+    pub fn declared_read(&self, key: &K) -> DeclaredLock {
+        once(self.home.row_lock_id(&self.home.row_key(key)), Mode::Read)
     }
 
     /// Owns the row's lock, or says why it cannot.
@@ -224,7 +262,7 @@ impl<K: Key, V: Value> Table<K, V> {
         key: K,
     ) -> impl Future<Output = Result<Guard<'cx, V>, LockError>> + Send + use<'cx, K, V> {
         let request = self.request(&key, Mode::Write, None);
-        async move { request.attempt(cx).await.map(Guard) }
+        request.attempt::<Guard<'cx, _>>(cx)
     }
 
     /// Owns the row's lock, or says after `microseconds` of agreed time that it was not free.
@@ -235,7 +273,7 @@ impl<K: Key, V: Value> Table<K, V> {
         microseconds: u64,
     ) -> impl Future<Output = Result<Guard<'cx, V>, LockError>> + Send + use<'cx, K, V> {
         let request = self.request(&key, Mode::Write, Some(microseconds));
-        async move { request.attempt(cx).await.map(Guard) }
+        request.attempt::<Guard<'cx, _>>(cx)
     }
 
     /// [`Mutex::try_lock`], for a row.
@@ -245,7 +283,7 @@ impl<K: Key, V: Value> Table<K, V> {
         key: K,
     ) -> impl Future<Output = Option<Guard<'cx, V>>> + Send + use<'cx, K, V> {
         let request = self.request(&key, Mode::Write, None);
-        async move { request.glance(cx).await.map(Guard) }
+        request.glance::<Guard<'cx, _>>(cx)
     }
 
     /// [`RwLock::try_read`], for a row.
@@ -255,17 +293,17 @@ impl<K: Key, V: Value> Table<K, V> {
         key: K,
     ) -> impl Future<Output = Option<ReadGuard<'cx, V>>> + Send + use<'cx, K, V> {
         let request = self.request(&key, Mode::Read, None);
-        async move { request.glance(cx).await.map(ReadGuard) }
+        request.glance::<ReadGuard<'cx, _>>(cx)
     }
 
     /// Owns the row's lock together with other readers. Ends the handler when that can never be.
-    pub fn read<'cx>(
+    pub fn read<'cx, C: Locking>(
         &self,
-        cx: &'cx Context,
+        cx: &'cx C,
         key: K,
-    ) -> impl Future<Output = ReadGuard<'cx, V>> + Send + use<'cx, K, V> {
-        let request = self.request(&key, Mode::Read, None);
-        async move { ReadGuard(request.must(cx).await) }
+    ) -> impl Future<Output = ReadGuard<'cx, V>> + Send + use<'cx, K, V, C> {
+        let (request, cx) = (self.request(&key, Mode::Read, None), cx.context());
+        request.must::<ReadGuard<'cx, _>>(cx)
     }
 
     /// Owns the locks of several rows: taken in ascending order of the keys, so that no two handlers that lock this
@@ -273,11 +311,11 @@ impl<K: Key, V: Value> Table<K, V> {
     ///
     /// # Errors
     /// [`LockError::EqualKeys`] before anything is locked; else as `lock_or`, with what was locked given back.
-    pub async fn lock_all<'cx, const N: usize>(
+    pub async fn lock_all<'cx, C: Locking, const N: usize>(
         &self,
-        cx: &'cx Context,
+        cx: &'cx C,
         keys: [K; N],
-    ) -> Result<[Guard<'cx, V>; N], LockError> {
+    ) -> Result<[Guard<'cx, V, C::Lane>; N], LockError> {
         let guards = self.lock_many(cx, keys.into()).await?;
         Ok(guards.try_into().unwrap_or_else(|_| unreachable!("one guard per key")))
     }
@@ -286,15 +324,20 @@ impl<K: Key, V: Value> Table<K, V> {
     ///
     /// # Errors
     /// As [`Table::lock_all`].
-    pub async fn lock_many<'cx>(&self, cx: &'cx Context, keys: Vec<K>) -> Result<Vec<Guard<'cx, V>>, LockError> {
+    pub async fn lock_many<'cx, C: Locking>(
+        &self,
+        cx: &'cx C,
+        keys: Vec<K>,
+    ) -> Result<Vec<Guard<'cx, V, C::Lane>>, LockError> {
         let mut places: Vec<usize> = (0..keys.len()).collect();
         places.sort_by(|a, b| keys[*a].cmp(&keys[*b]));
         if places.windows(2).any(|pair| keys[pair[0]] == keys[pair[1]]) {
             return Err(LockError::EqualKeys);
         }
-        let mut guards: Vec<Option<Guard<'cx, V>>> = keys.iter().map(|_| None).collect();
+        let mut guards: Vec<Option<Guard<'cx, V, C::Lane>>> = keys.iter().map(|_| None).collect();
         for place in places {
-            guards[place] = Some(self.lock_or(cx, keys[place].clone()).await?);
+            let request = self.request(&keys[place], Mode::Write, None);
+            guards[place] = Some(request.attempt::<Guard<'cx, _, C::Lane>>(cx.context()).await?);
         }
         Ok(guards.into_iter().flatten().collect())
     }
@@ -302,50 +345,134 @@ impl<K: Key, V: Value> Table<K, V> {
 
 /// A lock to be taken, independent of the table it belongs to.
 struct Request<T: Value> {
-    home: Arc<Home<T>>,
     lock: LockId,
     mode: Mode,
     timeout: Option<u64>,
     place: Place<T>,
 }
 
-enum Place<T> {
-    Whole(Arc<Cell<T>>),
-    Row(crate::object::RowKey),
+enum Place<T: Value> {
+    Whole(Arc<Whole<T>>),
+    Row(Arc<Home<T>>, crate::object::RowKey),
 }
 
 impl<T: Value> Request<T> {
-    async fn attempt(self, cx: &Context) -> Result<Hold<'_, T>, LockError> {
+    /// Owns the lock, or ends the handler.
+    fn must<'cx, G: Owning<'cx, T>>(self, cx: &'cx Context) -> Taking<'cx, T, Must<G>> {
         let operation = Operation::Lock { lock: self.lock, mode: self.mode, timeout: self.timeout };
-        match cx.operation(operation).await {
-            OperationResult::Granted => Ok(self.hold(cx)),
-            OperationResult::TimedOut => Err(LockError::TimedOut),
-            OperationResult::Deadlock => Err(LockError::Deadlock),
-            OperationResult::NotPossible | OperationResult::Occupied => Err(LockError::AlreadyOwned),
-        }
+        Taking::new(self, cx, operation)
     }
 
-    /// `None`: somebody stands against it, or the thread owns it already.
-    async fn glance(self, cx: &Context) -> Option<Hold<'_, T>> {
+    /// Owns the lock, or says why not.
+    fn attempt<'cx, G: Owning<'cx, T>>(self, cx: &'cx Context) -> Taking<'cx, T, Attempt<G>> {
+        let operation = Operation::Lock { lock: self.lock, mode: self.mode, timeout: self.timeout };
+        Taking::new(self, cx, operation)
+    }
+
+    /// Owns the lock, or not: when somebody stands against it, or the thread owns it already.
+    fn glance<'cx, G: Owning<'cx, T>>(self, cx: &'cx Context) -> Taking<'cx, T, Glance<G>> {
         let operation = Operation::Try { lock: self.lock, mode: self.mode };
-        let granted = cx.operation(operation).await == OperationResult::Granted;
-        granted.then(|| self.hold(cx))
+        Taking::new(self, cx, operation)
     }
+}
 
-    fn hold(self, cx: &Context) -> Hold<'_, T> {
-        let cell = match self.place {
-            Place::Whole(cell) => cell,
-            Place::Row(key) => self.home.row(key),
+/// A lock that is being taken. Written by hand, because an async block around another one moves everything that it holds
+/// at each poll.
+struct Taking<'cx, T: Value, E> {
+    cx: &'cx Context,
+    asking: OperationFuture<'cx>,
+    lock: LockId,
+    /// Until it is owned.
+    place: Option<Place<T>>,
+    end: PhantomData<fn() -> E>,
+}
+
+impl<'cx, T: Value, E> Taking<'cx, T, E> {
+    fn new(request: Request<T>, cx: &'cx Context, operation: Operation) -> Self {
+        let Request { lock, place, .. } = request;
+        Self { cx, asking: cx.operation(operation), lock, place: Some(place), end: PhantomData }
+    }
+}
+
+impl<'cx, T: Value, E: End<'cx, T>> Future for Taking<'cx, T, E> {
+    type Output = E::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<E::Output> {
+        let Poll::Ready(result) = Pin::new(&mut self.asking).poll(context) else { return Poll::Pending };
+        let cx = self.cx;
+        let hold = match self.place.take() {
+            Some(place) if result == OperationResult::Granted => Ok(Hold::new(cx, self.lock, place)),
+            _ => Err(result),
         };
-        Hold { cx, lock: self.lock, home: self.home, cell, held: true }
-    }
-
-    async fn must(self, cx: &Context) -> Hold<'_, T> {
-        match self.attempt(cx).await {
-            Ok(hold) => hold,
-            Err(LockError::Deadlock | LockError::TimedOut) => cx.end(FaultKind::Deadlock).await,
-            Err(LockError::AlreadyOwned | LockError::EqualKeys) => cx.end(FaultKind::AlreadyOwned).await,
+        match E::end(hold) {
+            Ok(output) => Poll::Ready(output),
+            Err(result) => {
+                cx.refuse(result);
+                Poll::Pending
+            }
         }
+    }
+}
+
+/// What the taking of a lock comes to.
+trait End<'cx, T: Value> {
+    type Output;
+
+    /// An error ends the handler.
+    fn end(hold: Result<Hold<'cx, T>, OperationResult>) -> Result<Self::Output, OperationResult>;
+}
+
+/// [`Request::must`]
+struct Must<G>(PhantomData<G>);
+
+/// [`Request::attempt`]
+struct Attempt<G>(PhantomData<G>);
+
+/// [`Request::glance`]
+struct Glance<G>(PhantomData<G>);
+
+impl<'cx, T: Value, G: Owning<'cx, T>> End<'cx, T> for Must<G> {
+    type Output = G;
+
+    fn end(hold: Result<Hold<'cx, T>, OperationResult>) -> Result<G, OperationResult> {
+        hold.map(G::of)
+    }
+}
+
+impl<'cx, T: Value, G: Owning<'cx, T>> End<'cx, T> for Attempt<G> {
+    type Output = Result<G, LockError>;
+
+    fn end(hold: Result<Hold<'cx, T>, OperationResult>) -> Result<Self::Output, OperationResult> {
+        Ok(hold.map(G::of).map_err(|result| match result {
+            OperationResult::TimedOut => LockError::TimedOut,
+            OperationResult::Deadlock => LockError::Deadlock,
+            _ => LockError::AlreadyOwned,
+        }))
+    }
+}
+
+impl<'cx, T: Value, G: Owning<'cx, T>> End<'cx, T> for Glance<G> {
+    type Output = Option<G>;
+
+    fn end(hold: Result<Hold<'cx, T>, OperationResult>) -> Result<Option<G>, OperationResult> {
+        Ok(hold.ok().map(G::of))
+    }
+}
+
+/// A guard.
+trait Owning<'cx, T: Value> {
+    fn of(hold: Hold<'cx, T>) -> Self;
+}
+
+impl<'cx, T: Value, L> Owning<'cx, T> for Guard<'cx, T, L> {
+    fn of(hold: Hold<'cx, T>) -> Self {
+        Self(hold, PhantomData)
+    }
+}
+
+impl<'cx, T: Value> Owning<'cx, T> for ReadGuard<'cx, T> {
+    fn of(hold: Hold<'cx, T>) -> Self {
+        Self(hold)
     }
 }
 
@@ -353,10 +480,61 @@ impl<T: Value> Request<T> {
 struct Hold<'cx, T: Value> {
     cx: &'cx Context,
     lock: LockId,
-    home: Arc<Home<T>>,
-    cell: Arc<Cell<T>>,
+    owned: Owned<T>,
     /// Not while it waits.
     held: bool,
+}
+
+enum Owned<T: Value> {
+    Whole(Arc<Whole<T>>),
+    Row(Arc<Home<T>>, Arc<Cell<T>>),
+}
+
+impl<'cx, T: Value> Hold<'cx, T> {
+    fn new(cx: &'cx Context, lock: LockId, place: Place<T>) -> Self {
+        let owned = match place {
+            Place::Whole(whole) => Owned::Whole(whole),
+            Place::Row(home, key) => {
+                let cell = home.row(key);
+                Owned::Row(home, cell)
+            }
+        };
+        Self { cx, lock, owned, held: true }
+    }
+
+    fn cell(&self) -> &Arc<Cell<T>> {
+        match &self.owned {
+            Owned::Whole(whole) => &whole.cell,
+            Owned::Row(_, cell) => cell,
+        }
+    }
+
+    /// While the thread waited, others owned the lock: a row may have been made or deleted.
+    fn find_again(&mut self) {
+        if let Owned::Row(home, cell) = &mut self.owned {
+            *cell = home.current(cell);
+        }
+    }
+
+    fn home(&self) -> &Home<T> {
+        match &self.owned {
+            Owned::Whole(whole) => &whole.home,
+            Owned::Row(home, _) => home,
+        }
+    }
+
+    /// Runs a closure on the value, with a note of what it found and what it left where somebody wants to know.
+    fn watched<R: Output>(&self, run: impl FnOnce() -> R) -> R {
+        if !self.cx.is_watched() {
+            return run();
+        }
+        self.cx.note(Fact::Found(self.lock, self.cell().hash()));
+        let output = run();
+        let mut left = self.cell().hash().to_le_bytes().to_vec();
+        left.extend(borsh::to_vec(&output).unwrap_or_default());
+        self.cx.note(Fact::Left(self.lock, witness::hash(&left)));
+        output
+    }
 }
 
 impl<T: Value> Drop for Hold<'_, T> {
@@ -391,8 +569,10 @@ impl<T: Value> Drop for Hold<'_, T> {
 ///     })
 /// }
 /// ```
+///
+/// In the declared lane it cannot wait.
 #[must_use = "dropping the guard unlocks"]
-pub struct Guard<'cx, T: Value>(Hold<'cx, T>);
+pub struct Guard<'cx, T: Value, L = Undeclared>(Hold<'cx, T>, PhantomData<fn() -> L>);
 
 /// A lock shared with other readers. Dropping it unlocks.
 #[must_use = "dropping the guard unlocks"]
@@ -401,38 +581,50 @@ pub struct ReadGuard<'cx, T: Value>(Hold<'cx, T>);
 impl<T: Value> ReadGuard<'_, T> {
     /// Looks at the value.
     pub fn with<I: Input, R: Output>(&self, input: I, f: fn(&T, I) -> R) -> R {
-        self.0.cell.with(input, f)
+        self.0.watched(|| self.0.cell().with(input, f))
     }
 
     /// Whether the row exists (a whole object: whether it was ever written).
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.0.cell.exists()
+        self.0.watched(|| self.0.cell().exists())
     }
 }
 
-impl<'cx, T: Value> Guard<'cx, T> {
+impl<T: Value, L> Guard<'_, T, L> {
     /// Looks at the value. A row that does not exist looks like the default.
     pub fn with<I: Input, R: Output>(&self, input: I, f: fn(&T, I) -> R) -> R {
-        self.0.cell.with(input, f)
+        self.0.watched(|| self.0.cell().with(input, f))
     }
 
     /// Changes the value. A row that does not exist is made, with the default.
     pub fn with_mut<I: Input, R: Output>(&mut self, input: I, f: fn(&mut T, I) -> R) -> R {
-        self.0.cell.with_mut(&self.0.home, input, f)
+        self.0.watched(|| self.0.cell().with_mut(self.0.home(), input, f))
     }
 
     /// Whether the row exists (a whole object: whether it was written since it was made or removed).
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.0.cell.exists()
+        self.0.watched(|| self.0.cell().exists())
     }
 
     /// Deletes the row; a whole object returns to its default. True if there was something.
     pub fn remove(&mut self) -> bool {
-        self.0.cell.remove(&self.0.home)
+        self.0.watched(|| self.0.cell().remove(self.0.home()))
     }
 
+    /// Wakes the thread that has waited longest on `queue`. It goes on when it owns the lock again.
+    pub fn notify_one<Q: Queue>(&self, queue: Q) {
+        self.0.cx.notify(self.0.lock, queue.id(), false);
+    }
+
+    /// Wakes all threads that wait on `queue`, in the order in which they came.
+    pub fn notify_all<Q: Queue>(&self, queue: Q) {
+        self.0.cx.notify(self.0.lock, queue.id(), true);
+    }
+}
+
+impl<'cx, T: Value> Guard<'cx, T> {
     /// Gives the lock back, waits to be notified on `queue`, owns it again.
     pub fn wait<Q: Queue>(self, queue: Q) -> impl Future<Output = Guard<'cx, T>> + Send + use<'cx, T, Q> {
         let waiting = self.park(queue, None);
@@ -460,21 +652,13 @@ impl<'cx, T: Value> Guard<'cx, T> {
             self.0.held = false;
             let result = waiting.await;
             match result {
-                OperationResult::Granted | OperationResult::TimedOut => self.0.held = true,
-                OperationResult::Deadlock => cx.end(FaultKind::Deadlock).await,
-                OperationResult::NotPossible | OperationResult::Occupied => cx.end(FaultKind::AlreadyOwned).await,
+                OperationResult::Granted | OperationResult::TimedOut => {
+                    self.0.held = true;
+                    self.0.find_again();
+                }
+                result => cx.refused(result).await,
             }
             (self, result == OperationResult::TimedOut)
         }
-    }
-
-    /// Wakes the thread that has waited longest on `queue`. It goes on when it owns the lock again.
-    pub fn notify_one<Q: Queue>(&self, queue: Q) {
-        self.0.cx.notify(self.0.lock, queue.id(), false);
-    }
-
-    /// Wakes all threads that wait on `queue`, in the order in which they came.
-    pub fn notify_all<Q: Queue>(&self, queue: Q) {
-        self.0.cx.notify(self.0.lock, queue.id(), true);
     }
 }

@@ -8,6 +8,7 @@
 
 use crate::{Context, Objects};
 use std::future::Future;
+use unisono_scheduler::Declaration;
 use unisono_types::borsh::BorshDeserialize;
 
 /// Shared objects, or a composition of them. `create` names every one of them, the same on every replica.
@@ -41,6 +42,15 @@ pub trait Service: State + Send + Sync + 'static {
     /// The name of the handler that `operation` calls, for faults and metrics.
     fn handler(operation: &[u8]) -> &'static str;
 
+    /// What is known of `operation` before it runs: its class, and the locks that it will use. It may depend on the
+    /// operation and on which objects there are, on nothing else. With [`Lane::Declared`](crate::Lane::Declared) its handler runs in the declared
+    /// lane and may use a [`DeclaredContext`](crate::DeclaredContext) only; without, the locks are foreknowledge of a
+    /// schedule by future locks.
+    fn declare(&self, operation: &[u8]) -> Declaration {
+        let _ = operation;
+        Declaration::default()
+    }
+
     /// An operation for load generators and random tests.
     fn sample_operation(seed: u64) -> Vec<u8> {
         let _ = seed;
@@ -72,7 +82,7 @@ impl<I: Invoke> Invoke for &I {
 
 /// Why a typed call has no value.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CallError<E> {
+pub enum InvokeError<E> {
     /// The call itself failed.
     #[error(transparent)]
     Invoke(#[from] E),

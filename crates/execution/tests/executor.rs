@@ -74,6 +74,24 @@ impl Store {
     async fn draw(&self, cx: &Context) -> [u64; 2] {
         [cx.random(), cx.random()]
     }
+
+    /// Waits for a row to be filled, and takes from it.
+    async fn take(&self, cx: &Context, row: u64) -> u64 {
+        let mut row = self.rows.lock(cx, row).await;
+        while row.with((), |value, ()| *value == 0) {
+            row = row.wait(0).await;
+        }
+        row.with_mut((), |value, ()| {
+            *value -= 1;
+            *value
+        })
+    }
+
+    async fn fill(&self, cx: &Context, row: u64, new: u64) {
+        let mut row = self.rows.lock(cx, row).await;
+        row.with_mut(new, |value, new| *value = new);
+        row.notify_all(0);
+    }
 }
 
 #[test]
@@ -90,7 +108,7 @@ fn what_ended_before_a_mark_stands_before_it() {
         .map(|done| match done {
             Done::Executed { position, .. } => position.sequence().0,
             Done::Marked(report) => report.sequence.0,
-            Done::Starved { .. } => 0,
+            Done::Starved { .. } | Done::Called { .. } => 0,
         })
         .collect();
     assert_eq!(kinds, [1, 50, 2]);
@@ -273,7 +291,7 @@ fn workers_do_the_work_and_tell_when_there_is_something_to_take() {
                     Done::Executed { outcome, .. } => ended.push(decode::<u64>(&outcome)),
                     Done::Marked(_) => marked = true,
                     Done::Starved { flush, .. } if flush => executor.submit(Work::Flush),
-                    Done::Starved { .. } => {}
+                    Done::Starved { .. } | Done::Called { .. } => {}
                 }
             }
         }
@@ -282,6 +300,37 @@ fn workers_do_the_work_and_tell_when_there_is_something_to_take() {
         executor.wait_idle();
         assert_eq!(executor.executed(), SequenceNumber(201));
     }
+}
+
+#[test]
+fn the_number_of_workers_changes_while_they_run_down_to_none_and_up_again() {
+    let executor = Executor::new::<Store>(uds(8, 2, Order::RoundRobin), Settings { workers: 3, ..Settings::default() });
+    let mut done = Vec::new();
+    for (round, workers) in [3, 1, 0, 2, 0, 4, 0].into_iter().enumerate() {
+        let begin = 1 + 100 * round as u64;
+        executor.submit_all((begin..begin + 50).map(|n| request(n, StoreOperation::add(1))));
+        assert_eq!(executor.set_workers(workers), workers);
+        assert_eq!(executor.workers(), workers);
+        executor.set_start_ahead(round);
+        assert_eq!(executor.start_ahead(), round);
+        executor.submit_all((begin + 50..begin + 100).map(|n| request(n, StoreOperation::add(1))));
+        if workers == 0 {
+            executor.run_until_idle();
+        } else {
+            executor.wait_idle();
+        }
+        executor.take_done(&mut done);
+    }
+    executor.submit_all([Work::Mark(SequenceNumber(999))]);
+    executor.run_until_idle();
+    executor.take_done(&mut done);
+    let totals = done.iter().filter_map(|done| match done {
+        Done::Executed { outcome, .. } => Some(decode::<u64>(outcome)),
+        _ => None,
+    });
+    let mut totals: Vec<u64> = totals.collect();
+    totals.sort_unstable();
+    assert!(totals.into_iter().eq(1..=700), "nothing is lost and nothing runs twice");
 }
 
 #[test]
@@ -303,6 +352,18 @@ fn parked_requests_are_woken_in_the_order_in_which_they_came() {
     let ended: Vec<_> = bench.run().into_iter().map(|(sequence, _)| sequence).collect();
     let woken: Vec<_> = ended.into_iter().filter(|sequence| waiting.contains(sequence)).collect();
     assert_eq!(woken, waiting);
+}
+
+#[test]
+fn who_waited_for_a_row_that_did_not_exist_finds_the_one_that_was_made() {
+    let mut bench = Bench::new::<Store>();
+    let waiting: Vec<_> = (0..2).map(|_| bench.request(StoreOperation::take(7))).collect();
+    bench.run();
+    bench.request(StoreOperation::fill(7, 5));
+    let ended = bench.run();
+    let left: Vec<u64> =
+        ended.iter().filter(|(sequence, _)| waiting.contains(sequence)).map(|(_, outcome)| decode(outcome)).collect();
+    assert_eq!(left, [4, 3]);
 }
 
 /// No macros.

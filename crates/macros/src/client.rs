@@ -35,9 +35,9 @@ pub(crate) fn expand(service: &Ident, support: &TokenStream, methods: &[Method])
             pub async fn #name(
                 &self,
                 #(#names: #kinds),*
-            ) -> ::core::result::Result<#output, #support::CallError<I::Error>> {
+            ) -> ::core::result::Result<#output, #support::InvokeError<I::Error>> {
                 let #bytes = self.invoke.invoke(#operation::#name(#(#names),*)).await?;
-                #support::decode(&#bytes, #bytes.len()).map_err(|_| #support::CallError::Malformed)
+                #support::decode(&#bytes, #bytes.len()).map_err(|_| #support::InvokeError::Malformed)
             }
         }
     });

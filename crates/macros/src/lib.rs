@@ -10,6 +10,7 @@
 //! `#[input(..)]` names another crate that has it. It knows nothing of how a service is run.
 
 mod client;
+mod declare;
 mod derive;
 mod service;
 
@@ -37,6 +38,12 @@ pub fn derive_input(input: TokenStream) -> TokenStream {
 /// Every method is `async fn name(&self, cx: &Context, arguments..) -> Result`. Arguments are owned and have canonical
 /// bytes, or are `&[u8]` and `&str`, which borrow the request. An `fn sample_operation(seed: u64) -> Vec<u8>` without
 /// `self` becomes the service's sample. Methods are numbered in their order: a new one goes to the end.
+///
+/// A handler whose second parameter is `cx: &DeclaredContext<'_>` runs in the declared lane and says what it locks:
+/// `#[locks(self.total, self.accounts[from], read self.rates[pair], self.log; 2, in many)]`. An element is a whole object,
+/// a row of a table or a place of an array, an `RwLock` or a row with `read` to share it, with `; n` to use it n times; or
+/// `in` an iterator of `DeclaredLock`. The handler's arguments can be used. On a handler with a `&Context` the locks are
+/// foreknowledge of a schedule by future locks. `#[class(n)]` says of which class its requests are.
 #[proc_macro_attribute]
 pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as ItemImpl);

@@ -1,6 +1,7 @@
 //! `#[service]`: the impl as it was written, and the `Service` that decodes, calls and encodes.
 
 use crate::client;
+use crate::declare::{self, Declaration};
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::parse::Parser;
@@ -16,6 +17,9 @@ pub(crate) struct Method {
     pub(crate) docs: Vec<Attribute>,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) output: Type,
+    declaration: Option<Declaration>,
+    /// It has a `DeclaredContext`.
+    declared: bool,
 }
 
 pub(crate) struct Argument {
@@ -47,6 +51,7 @@ pub(crate) fn expand(attribute: TokenStream, item: &ItemImpl) -> Result<TokenStr
     let (methods, sample) = handlers(item)?;
     let implementation = implementation(&item.self_ty, &support, &methods, sample);
     let client = client::expand(service, &support, &methods);
+    let item = declare::stripped(item);
     Ok(quote! { #item #implementation #client })
 }
 
@@ -112,12 +117,20 @@ fn method(function: &ImplItemFn) -> Result<Method, Error> {
             return Err(Error::new(span, "the first parameter of a handler is `&self`: it is shared by all requests"));
         }
     }
-    match inputs.next() {
-        Some(FnArg::Typed(context)) if is_context(&context.ty) => {}
+    let declared = match inputs.next() {
+        Some(FnArg::Typed(context)) if is_context(&context.ty, "Context") => false,
+        Some(FnArg::Typed(context)) if is_context(&context.ty, "DeclaredContext") => true,
         other => {
             let span = other.map_or_else(|| signature.ident.span(), Spanned::span);
-            return Err(Error::new(span, "the second parameter of a handler is `cx: &Context`"));
+            let message = "the second parameter of a handler is `cx: &Context`, or `cx: &DeclaredContext<'_>`";
+            return Err(Error::new(span, message));
         }
+    };
+    let declaration = Declaration::of(&function.attrs)?;
+    if declared && !declaration.as_ref().is_some_and(Declaration::has_locks) {
+        let message =
+            "a handler with a `DeclaredContext` says what it locks: `#[locks(self.accounts[from], self.total)]`";
+        return Err(Error::new(signature.ident.span(), message));
     }
     let arguments = inputs.map(argument).collect::<Result<_, _>>()?;
     let output = match &signature.output {
@@ -133,7 +146,7 @@ fn method(function: &ImplItemFn) -> Result<Method, Error> {
         },
     };
     let docs = function.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).cloned().collect();
-    Ok(Method { name: signature.ident.clone(), docs, arguments, output })
+    Ok(Method { name: signature.ident.clone(), docs, arguments, output, declaration, declared })
 }
 
 fn argument(input: &FnArg) -> Result<Argument, Error> {
@@ -159,12 +172,29 @@ fn argument(input: &FnArg) -> Result<Argument, Error> {
     Ok(Argument { name: name.ident.clone(), kind: (*typed.ty).clone(), access })
 }
 
+impl Argument {
+    /// Reads it from `arguments` into a local of this name.
+    fn read(&self, local: &Ident) -> TokenStream {
+        let (kind, arguments) = (&self.kind, own("arguments"));
+        match self.access {
+            Access::Value => quote!(let #local = #arguments.value::<#kind>()?;),
+            Access::Bytes => quote!(let #local = #arguments.bytes()?;),
+            Access::Text => quote!(let #local = #arguments.text()?;),
+        }
+    }
+}
+
+/// A local of the code written here, which no name of the service's author can mean.
+pub(crate) fn own(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
 fn borrowed(kind: &Type) -> Error {
     Error::new_spanned(kind, "an argument of a handler is owned, or it is `&[u8]` or `&str`, which borrow the request")
 }
 
-fn is_context(kind: &Type) -> bool {
-    matches!(kind, Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, "Context"))
+fn is_context(kind: &Type, name: &str) -> bool {
+    matches!(kind, Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, name))
 }
 
 fn is_named(kind: &Type, name: &str) -> bool {
@@ -172,23 +202,17 @@ fn is_named(kind: &Type, name: &str) -> bool {
 }
 
 fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sample: bool) -> TokenStream {
+    let all_arguments = own("arguments");
     let calls = methods.iter().zip(0u8..=u8::MAX).map(|(method, index)| {
         let name = &method.name;
-        let locals: Vec<Ident> = (0..method.arguments.len())
-            .map(|index| Ident::new(&format!("argument_{index}"), Span::mixed_site()))
-            .collect();
-        let reads = method.arguments.iter().zip(&locals).map(|(argument, local)| {
-            let kind = &argument.kind;
-            match argument.access {
-                Access::Value => quote!(let #local = arguments.value::<#kind>()?;),
-                Access::Bytes => quote!(let #local = arguments.bytes()?;),
-                Access::Text => quote!(let #local = arguments.text()?;),
-            }
-        });
+        let locals: Vec<Ident> = (0..method.arguments.len()).map(|index| own(&format!("argument_{index}"))).collect();
+        let reads = method.arguments.iter().zip(&locals).map(|(argument, local)| argument.read(local));
+        let narrow = method.declared.then(|| quote!(let cx = &#support::DeclaredContext::new(cx);));
         quote! {
             #index => {
                 #(#reads)*
-                arguments.end()?;
+                #all_arguments.end()?;
+                #narrow
                 let output = self.#name(cx, #(#locals),*).await;
                 ::core::result::Result::Ok(#support::encode(&output))
             }
@@ -198,6 +222,7 @@ fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sam
         let name = method.name.to_string();
         quote!(::core::option::Option::Some(#index) => #name,)
     });
+    let declare = declarations(support, methods);
     let sample = sample.then(|| {
         quote! {
             fn sample_operation(seed: u64) -> ::std::vec::Vec<u8> {
@@ -207,7 +232,7 @@ fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sam
     });
     quote! {
         #[automatically_derived]
-        #[allow(clippy::manual_async_fn, clippy::let_unit_value, clippy::unit_arg, unreachable_patterns, unused_variables, unused_mut)]
+        #[allow(clippy::manual_async_fn, clippy::let_unit_value, clippy::needless_borrow, clippy::vec_init_then_push, clippy::unit_arg, unreachable_patterns, unused_variables, unused_mut)]
         impl #support::Service for #service {
             fn execute<'a>(
                 &'a self,
@@ -220,7 +245,7 @@ fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sam
                     let ::core::option::Option::Some((&method, arguments)) = operation.split_first() else {
                         return ::core::result::Result::Err(#support::UnknownOperation);
                     };
-                    let mut arguments = #support::Arguments::new(arguments);
+                    let mut #all_arguments = #support::Arguments::new(arguments);
                     match method {
                         #(#calls)*
                         _ => ::core::result::Result::Err(#support::UnknownOperation),
@@ -235,9 +260,44 @@ fn implementation(service: &Type, support: &TokenStream, methods: &[Method], sam
                 }
             }
 
+            #declare
+
             #sample
         }
     }
+}
+
+/// `Service::declare`, if any handler has something to declare. Arguments that are none declare nothing: the handler
+/// refuses them.
+fn declarations(support: &TokenStream, methods: &[Method]) -> Option<TokenStream> {
+    let all_arguments = own("arguments");
+    let arms = methods.iter().zip(0u8..=u8::MAX).filter_map(|(method, index)| {
+        let declaration = method.declaration.as_ref()?.expand(support, method.declared);
+        let reads = method.arguments.iter().map(|argument| argument.read(&argument.name));
+        Some(quote! {
+            #index => {
+                #(#reads)*
+                #all_arguments.end()?;
+                ::core::result::Result::Ok(#declaration)
+            }
+        })
+    });
+    let arms: Vec<TokenStream> = arms.collect();
+    (!arms.is_empty()).then(|| {
+        quote! {
+            fn declare(&self, operation: &[u8]) -> #support::Declaration {
+                let read = || -> ::core::result::Result<#support::Declaration, #support::UnknownOperation> {
+                    let (&method, arguments) = operation.split_first().ok_or(#support::UnknownOperation)?;
+                    let mut #all_arguments = #support::Arguments::new(arguments);
+                    match method {
+                        #(#arms)*
+                        _ => ::core::result::Result::Err(#support::UnknownOperation),
+                    }
+                };
+                read().unwrap_or_default()
+            }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -269,6 +329,10 @@ mod tests {
         refused(parse_quote!(impl S { async fn f(&self, cx: &mut Context) {} }), "the second parameter");
         refused(parse_quote!(impl S { async fn f(&self, number: u64) {} }), "the second parameter");
         refused(parse_quote!(impl S { async fn f<T>(&self, cx: &Context, t: T) {} }), "no generic parameters");
+        refused(parse_quote!(impl S { async fn f(&self, cx: &DeclaredContext) {} }), "says what it locks");
+        refused(parse_quote!(impl S { #[class(70000)] async fn f(&self, cx: &Context) {} }), "too large");
+        refused(parse_quote!(impl S { #[locks(self.a b)] async fn f(&self, cx: &Context) {} }), "expected `,`");
+        refused(parse_quote!(impl S { #[class(1)] #[class(1)] async fn f(&self, cx: &Context) {} }), "says this once");
         refused(parse_quote!(impl S { async fn f(&self, cx: &Context, key: &u64) {} }), "is owned, or it is `&[u8]`");
         refused(parse_quote!(impl S { async fn f(&self, cx: &Context, key: &mut [u8]) {} }), "is owned");
         refused(parse_quote!(impl S { async fn f(&self, cx: &Context, (a, b): (u8, u8)) {} }), "has a plain name");
@@ -307,6 +371,36 @@ mod tests {
         let elsewhere = written(quote!(crate = my_execution));
         assert!(elsewhere.contains("my_execution :: macro_support") && !elsewhere.contains(":: unisono ::"));
         assert!(expand(quote!(size = 3), &item).unwrap_err().to_string().contains("expected `crate = path`"));
+    }
+
+    #[test]
+    fn only_what_declares_something_is_declared_and_its_attributes_go() {
+        let item: ItemImpl = parse_quote! {
+            impl S {
+                #[unisono::locks(self.a, read self.b[key], self.c[0][1]; 2, in self.many(&keys))]
+                async fn f(&self, cx: &DeclaredContext<'_>, key: u64, keys: Vec<u64>) {}
+                #[class(7)]
+                async fn g(&self, cx: &Context) {}
+                async fn h(&self, cx: &Context) {}
+            }
+        };
+        let written = expand(TokenStream::new(), &item).unwrap().to_string();
+        for part in [
+            "Lane :: Declared",
+            "Whole :: < :: unisono :: macro_support :: Writes > :: declared (& self . a)",
+            "Row :: < _ , :: unisono :: macro_support :: Reads > :: declared (& self . b , & (key))",
+            "declared (& self . c [0] , & (1)) . map (| lock |",
+            "into_iter (self . many (& keys))",
+            "class : 7 , lane : :: unisono :: macro_support :: Lane :: Undeclared",
+        ] {
+            assert!(written.contains(part), "{part} in {written}");
+        }
+        let declare = written.split("fn declare").nth(1).unwrap();
+        assert_eq!(declare.matches("0u8 =>").count() + declare.matches("1u8 =>").count(), 2);
+        assert!(!declare.contains("2u8 =>"), "h declares nothing");
+        assert!(!written.contains("locks (") && !written.contains("# [class"));
+        let plain: ItemImpl = parse_quote!(impl S { async fn h(&self, cx: &Context) {} });
+        assert!(!expand(TokenStream::new(), &plain).unwrap().to_string().contains("fn declare"));
     }
 
     #[test]

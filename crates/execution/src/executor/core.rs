@@ -1,38 +1,49 @@
-//! The core of an executor: scheduler, slots and ready queue under one latch, and the polling of tasks outside of it.
+//! The core of an executor: who polls which task, and the latch around everything else.
 
-use super::settle::Settled;
-use super::starved::Starved;
-use super::{Notify, Settings};
-use crate::context::{Asked, Context, FaultKind, Name, Thread};
+use super::recorder::Clock;
+use super::state::{Known, Phase, State, Task};
+use super::{GrantRecord, Notify, Settings};
+use crate::context::{Context, FaultKind};
 use crate::family::Birth;
 use crate::keyed::HashKey;
 use crate::latch::{Latch, wait};
-use crate::object::{Objects, Registry};
+use crate::object::Objects;
+use crate::recording::Recording;
 use crate::service::{Service, UnknownOperation};
-use std::collections::VecDeque;
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{Condvar, MutexGuard};
+use crate::thread::{Asked, Name, Thread};
+use crate::witness::{Fact, Journals};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, MutexGuard};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::thread::JoinHandle;
-use unisono_scheduler::{Entry, Event, Grant, Operation, OperationResult, RoundReport, Scheduler, Status, ThreadIndex};
-use unisono_types::{Bytes, Digest, Done, Fault, MarkReport, Outcome, Position, SequenceNumber, Timestamp, Work};
+use unisono_scheduler::{Declaration, LockId, Operation, Parameters, Scheduler, Status, ThreadIndex};
+use unisono_types::{Bytes, Digest, Done, Fault, Outcome, Position, SequenceNumber, Timestamp, Work};
 
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, UnknownOperation>> + Send>>;
 
+type Declare = dyn Fn(&[u8]) -> Declaration + Send + Sync;
+
 /// A service, its type forgotten: what begins a handler, and what names it.
 pub(super) struct Handlers {
+    declare: Box<Declare>,
     begin: Box<dyn Fn(Context, Bytes) -> HandlerFuture + Send + Sync>,
     name: fn(&[u8]) -> &'static str,
 }
 
 pub(super) fn handlers<S: Service>(service: Arc<S>) -> Handlers {
+    let declaring = Arc::clone(&service);
+    // One that panics has declared nothing, on every replica.
+    let declare =
+        move |operation: &[u8]| catch_unwind(AssertUnwindSafe(|| declaring.declare(operation))).unwrap_or_default();
     let begin = move |cx: Context, operation: Bytes| -> HandlerFuture {
         let service = Arc::clone(&service);
         Box::pin(async move { service.execute(&cx, &operation).await })
     };
-    Handlers { begin: Box::new(begin), name: S::handler }
+    Handlers { declare: Box::new(declare), begin: Box::new(begin), name: S::handler }
 }
 
 /// Shared by the executor, its workers and every Context.
@@ -45,72 +56,37 @@ pub(crate) struct Core {
     work: Condvar,
     /// Nothing is left to run.
     idle: Condvar,
+    /// Where threads leave what they learnt and did, when a service is tested.
+    witness: Option<Latch<Journals>>,
 }
 
-struct State {
-    scheduler: Box<dyn Scheduler>,
-    /// Reused between calls, empty between them.
-    grants: Vec<Grant>,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// Slots that may be polled, in the order of their grants.
-    ready: VecDeque<u32>,
-    /// Slots that nobody has begun, in order; those begun meanwhile are skipped.
-    fresh: VecDeque<u32>,
-    /// Threads that run ahead of the scheduler.
-    ahead: usize,
-    /// Tasks that are being polled.
-    polling: usize,
-    registry: Registry,
-    settled: Settled,
-    starved: Starved,
-    done: Vec<Done>,
-    notify: Option<Notify>,
-    /// It was told that there is something in `done`.
-    told: bool,
-    sleeping: usize,
-    shut_down: bool,
+/// Who polls.
+#[derive(Clone, Copy)]
+enum Runner {
+    /// The worker of this number.
+    Worker(usize),
+    /// Whoever called the executor.
+    Caller,
+    /// The same, for a single poll.
+    Step,
 }
 
-/// A live thread, or a free place for one.
-struct Slot {
-    phase: Phase,
-    name: Name,
-    /// The child whose Spawn is at the scheduler.
-    newborn: Option<u32>,
-    /// The scheduler has let it begin.
-    started: bool,
-    /// Counts in `State::ahead`.
-    ahead: bool,
-    /// No longer counts in `State::settled`.
-    settled: bool,
-    /// The result of its pending operation.
-    answer: Option<(OperationResult, u64)>,
-    /// The task, while nobody polls it and it is not finished.
-    task: Option<Task>,
-}
+impl Runner {
+    const fn worker(self) -> Option<usize> {
+        match self {
+            Self::Worker(number) => Some(number),
+            Self::Caller | Self::Step => None,
+        }
+    }
 
-enum Phase {
-    Free,
-    /// Nobody has begun it.
-    Fresh(Timestamp, Bytes),
-    /// A child whose Spawn is at the scheduler, with its parent's handler's name: it must not run ahead yet.
-    Unborn(Birth, &'static str),
-    /// A child that nobody has begun.
-    FreshChild(Timestamp, Birth, &'static str),
-    /// In the ready queue.
-    Ready,
-    /// Being polled, or its operation is just being handed to the scheduler.
-    Polled,
-    /// Its operation waits in the scheduler.
-    Waiting,
-    /// Its Finish waits in the scheduler.
-    Finishing(Outcome),
-}
-
-struct Task {
-    thread: Arc<Thread>,
-    future: HandlerFuture,
+    /// Whether it polls a task again whose answer is there at once.
+    fn goes_on(self, state: &State) -> bool {
+        match self {
+            Self::Worker(number) => number < state.workers && !state.shut_down,
+            Self::Caller => true,
+            Self::Step => false,
+        }
+    }
 }
 
 /// What a poll came to.
@@ -125,28 +101,17 @@ impl Core {
         settings: Settings,
         objects: Objects,
         handlers: Handlers,
+        watched: bool,
     ) -> Arc<Self> {
-        let state = State {
-            scheduler,
-            grants: Vec::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            ready: VecDeque::new(),
-            fresh: VecDeque::new(),
-            ahead: 0,
-            polling: 0,
-            registry: objects.finish(),
-            settled: Settled::default(),
-            starved: Starved::default(),
-            done: Vec::new(),
-            notify: None,
-            told: false,
-            sleeping: 0,
-            shut_down: false,
-        };
+        let state = State::new(scheduler, objects.finish(), settings);
         let (work, idle) = (Condvar::new(), Condvar::new());
         let key = HashKey::of(settings.cluster);
-        Arc::new(Self { settings, key, handlers, state: Latch::new(state), work, idle })
+        let witness = watched.then(Latch::default);
+        Arc::new(Self { settings, key, handlers, state: Latch::new(state), work, idle, witness })
+    }
+
+    pub(crate) const fn witness(&self) -> Option<&Latch<Journals>> {
+        self.witness.as_ref()
     }
 
     /// The seed of the random numbers of the thread at `position`, or of the child that `path` leads to.
@@ -158,20 +123,56 @@ impl Core {
 
     /// An operation that returns at once: unlock, notify.
     pub(crate) fn at_once(&self, thread: &Thread, operation: Operation) {
+        thread.note(|| Fact::Asked(operation.clone()));
         let mut state = self.state.lock();
-        state.operation(thread.index, operation);
-        if let Some((_, now)) = state.slot(thread.index).answer.take() {
-            thread.time(now);
+        if let Some(reply) = state.operation(thread.index, operation) {
+            thread.returned(&reply);
         }
         self.release(state);
     }
 
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.settings.result_bytes_max
+    }
+
+    pub(super) fn declaration(&self, operation: &[u8]) -> Declaration {
+        (self.handlers.declare)(operation)
+    }
+
+    fn handler(&self, operation: &[u8]) -> &'static str {
+        catch_unwind(AssertUnwindSafe(|| (self.handlers.name)(operation))).unwrap_or("unknown")
+    }
+
+    pub(super) fn record(&self, limit: usize) {
+        self.state.lock().record(limit);
+    }
+
+    pub(super) fn set_clock(&self, clock: Clock) {
+        self.state.lock().clock = Some(clock);
+    }
+
+    pub(super) fn recording(&self) -> Recording {
+        self.state.lock().recording()
+    }
+
+    pub(super) fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
+        self.state.lock().last_grants(from, limit)
+    }
+
     pub(super) fn submit(&self, works: impl IntoIterator<Item = Work>) {
+        // A service's own code is not called under the latch.
+        let known = |work: &Work| match work {
+            Work::Request { operation, .. } => {
+                Known { declaration: self.declaration(operation), handler: self.handler(operation) }
+            }
+            _ => Known::default(),
+        };
+        let works: Vec<(Known, Work)> = works.into_iter().map(|work| (known(&work), work)).collect();
         let mut state = self.state.lock();
-        for work in works {
-            state.submit(work);
+        for (known, work) in works {
+            state.submit(work, known);
         }
-        if self.settings.workers > 0 {
+        if state.workers > 0 {
             state.rest();
         }
         self.release(state);
@@ -204,21 +205,53 @@ impl Core {
         self.state.lock().registry.tree().len()
     }
 
+    pub(super) fn lock_names(&self, locks: &BTreeSet<LockId>) -> BTreeMap<LockId, String> {
+        self.state.lock().registry.lock_names(locks)
+    }
+
+    pub(super) fn answers(&self) -> usize {
+        self.state.lock().calls.values()
+    }
+
+    pub(super) fn parameters(&self) -> Option<Parameters> {
+        self.state.lock().scheduler.parameters().cloned()
+    }
+
     pub(super) fn status(&self) -> Status {
         self.state.lock().scheduler.status()
+    }
+
+    /// Workers with a number from `workers` on come to their end.
+    pub(super) fn set_workers(&self, workers: usize) {
+        self.state.lock().workers = workers;
+        self.work.notify_all();
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.state.lock().workers
+    }
+
+    pub(super) fn set_start_ahead(&self, start_ahead: usize) {
+        let mut state = self.state.lock();
+        state.start_ahead = start_ahead;
+        self.release(state);
+    }
+
+    pub(super) fn start_ahead(&self) -> usize {
+        self.state.lock().start_ahead
     }
 
     pub(super) fn run_until_idle(self: &Arc<Self>) {
         let mut state = self.state.lock();
         while let Some(index) = state.ready.pop_front() {
-            state = self.run(state, index, true);
+            state = self.run(state, index, Runner::Caller);
         }
         state.rest();
     }
 
     pub(super) fn runnable(&self) -> usize {
         let mut state = self.state.lock();
-        let ahead = state.candidates(self.settings.start_ahead);
+        let ahead = state.candidates();
         state.ready.len() + ahead
     }
 
@@ -227,13 +260,13 @@ impl Core {
         let ready = state.ready.len();
         let index = if pick < ready {
             state.ready.remove(pick)
-        } else if pick - ready < state.candidates(self.settings.start_ahead) {
+        } else if pick - ready < state.candidates() {
             state.begin_ahead(pick - ready)
         } else {
             None
         };
         let Some(index) = index else { return false };
-        self.run(state, index, false).rest();
+        self.run(state, index, Runner::Step).rest();
         true
     }
 
@@ -244,14 +277,14 @@ impl Core {
         }
     }
 
-    fn work(self: &Arc<Self>) {
+    fn work(self: &Arc<Self>, number: usize) {
         let mut state = self.state.lock();
-        while !state.shut_down {
-            if let Some(index) = state.next(self.settings.start_ahead) {
+        while Runner::Worker(number).goes_on(&state) {
+            if let Some(index) = state.next() {
                 if !state.ready.is_empty() && state.sleeping > 0 {
                     self.work.notify_one(); // each worker that wakes up wakes the next one while there is work
                 }
-                state = self.run(state, index, true);
+                state = self.run(state, index, Runner::Worker(number));
                 continue;
             }
             if state.polling == 0 {
@@ -267,13 +300,22 @@ impl Core {
             state = wait(&self.work, state);
             state.sleeping -= 1;
         }
+        if state.ready.is_empty() && state.polling == 0 {
+            self.idle.notify_all(); // who waits must not wait for a worker that is gone
+        }
     }
 
-    /// Runs the task of slot `index` until it waits: `on` when an answer is there at once, else for one poll.
-    fn run<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>, index: u32, on: bool) -> MutexGuard<'a, State> {
+    /// Runs the task of slot `index` until it waits, or until the runner is to do something else.
+    fn run<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        index: u32,
+        runner: Runner,
+    ) -> MutexGuard<'a, State> {
         let thread = ThreadIndex(index);
+        state.record_run(thread, runner.worker());
         let slot = state.slot(thread);
-        let answer = slot.answer.take();
+        let reply = slot.reply.take();
         let phase = std::mem::replace(&mut slot.phase, Phase::Polled);
         let fresh = matches!(phase, Phase::Fresh(..) | Phase::FreshChild(..)).then(|| slot.name.clone());
         let task = slot.task.take();
@@ -281,35 +323,30 @@ impl Core {
         drop(state);
 
         let mut task = match (phase, fresh, task) {
-            (Phase::Fresh(now, operation), Some(name), _) => self.begin(thread, &name, now, operation),
-            (Phase::FreshChild(now, birth, handler), Some(name), _) => {
-                self.begin_child(thread, &name, now, birth, handler)
-            }
+            (Phase::Fresh(now, operation), Some(name), _) => self.begin(thread, name, now, operation),
+            (Phase::FreshChild(now, birth), Some(name), _) => self.begin_child(thread, name, now, birth),
             (_, _, Some(task)) => task,
             (_, _, None) => unreachable!("a task is in its slot while nobody polls it"),
         };
-        if let Some((result, now)) = answer {
-            task.thread.answer(result, now);
+        if let Some(reply) = reply {
+            task.thread.answer(reply);
         }
         loop {
             let verdict = self.poll(task);
             state = self.state.lock();
             match verdict {
                 Verdict::Operation(asking, mut operation) => {
-                    match &mut operation {
-                        Operation::Wait { .. } | Operation::Sleep { .. } | Operation::Join { .. } => {
-                            state.settle(thread);
+                    state.prepare(&asking.thread, &mut operation);
+                    let reply = state.operation(thread, operation);
+                    if let Some(reply) = reply {
+                        if runner.goes_on(&state) {
+                            self.wake(&state);
+                            drop(state);
+                            asking.thread.answer(reply);
+                            task = asking;
+                            continue;
                         }
-                        Operation::Spawn { thread: child } => *child = state.conceive(thread, &asking.thread),
-                        _ => {}
-                    }
-                    state.operation(thread, operation);
-                    if on && let Some((result, now)) = state.slot(thread).answer.take() {
-                        self.wake(&state);
-                        drop(state);
-                        asking.thread.answer(result, now);
-                        task = asking;
-                        continue;
+                        state.slot(thread).reply = Some(reply);
                     }
                     state.put_back(thread, asking);
                 }
@@ -328,21 +365,13 @@ impl Core {
         }
     }
 
-    fn begin(self: &Arc<Self>, index: ThreadIndex, name: &Name, now: Timestamp, operation: Bytes) -> Task {
-        let handler = (self.handlers.name)(&operation);
-        let thread = Arc::new(Thread::new(Arc::clone(self), index, name, now, handler));
+    fn begin(self: &Arc<Self>, index: ThreadIndex, name: Name, now: Timestamp, operation: Bytes) -> Task {
+        let thread = Arc::new(Thread::new(Arc::clone(self), index, name, now));
         Task { future: (self.handlers.begin)(Context::new(Arc::clone(&thread)), operation), thread }
     }
 
-    fn begin_child(
-        self: &Arc<Self>,
-        index: ThreadIndex,
-        name: &Name,
-        now: Timestamp,
-        birth: Birth,
-        handler: &'static str,
-    ) -> Task {
-        let mut thread = Thread::new(Arc::clone(self), index, name, now, handler);
+    fn begin_child(self: &Arc<Self>, index: ThreadIndex, name: Name, now: Timestamp, birth: Birth) -> Task {
+        let mut thread = Thread::new(Arc::clone(self), index, name, now);
         thread.end = Some(Arc::clone(&birth.end));
         let thread = Arc::new(thread);
         Task { future: birth.begin(Context::new(Arc::clone(&thread))), thread }
@@ -354,7 +383,10 @@ impl Core {
         let polled = catch_unwind(AssertUnwindSafe(|| task.future.as_mut().poll(&mut cx)));
         let outcome = match polled {
             Ok(Poll::Pending) => match task.thread.asked() {
-                Asked::Operation(operation) => return Verdict::Operation(task, operation),
+                Asked::Operation(operation) => {
+                    task.thread.note(|| Fact::Asked(operation.clone()));
+                    return Verdict::Operation(task, operation);
+                }
                 Asked::Fault(fault) => Err(fault),
             },
             Ok(Poll::Ready(result)) => match task.thread.ended() {
@@ -367,15 +399,17 @@ impl Core {
         if let (Err(fault), Some(end)) = (&outcome, &task.thread.end) {
             *end.lock() = Some(*fault);
         }
-        task.tear_down();
-        Verdict::End(match outcome {
+        let outcome = match outcome {
             Err(fault) => Err(fault.of(handler)),
             Ok(Err(UnknownOperation)) => Err(Fault::UnknownOperation),
             Ok(Ok(bytes)) if bytes.len() > self.settings.result_bytes_max => {
                 Err(Fault::ResultTooLarge { handler: handler.to_owned() })
             }
             Ok(Ok(bytes)) => Ok(Bytes::from(bytes)),
-        })
+        };
+        task.thread.note(|| Fact::Ended(outcome.clone()));
+        task.tear_down();
+        Verdict::End(outcome)
     }
 
     /// Wakes a worker if there is something for it.
@@ -387,7 +421,7 @@ impl Core {
 
     /// Gives the latch back and tells who wants to know.
     fn release(&self, mut state: MutexGuard<'_, State>) {
-        if state.sleeping > 0 && (!state.ready.is_empty() || state.may_run_ahead(self.settings.start_ahead)) {
+        if state.sleeping > 0 && (!state.ready.is_empty() || state.may_run_ahead()) {
             self.work.notify_one();
         }
         let notify = state.notice();
@@ -409,248 +443,8 @@ impl Core {
     }
 }
 
-pub(super) fn start_worker(core: &Arc<Core>, number: usize) -> JoinHandle<()> {
+/// Worker `number`, if the operating system gives a thread.
+pub(super) fn start_worker(core: &Arc<Core>, number: usize) -> std::io::Result<JoinHandle<()>> {
     let core = Arc::clone(core);
-    std::thread::Builder::new()
-        .name(format!("execution-{number}"))
-        .spawn(move || core.work())
-        .expect("the operating system gives a thread when the process starts")
-}
-
-impl Slot {
-    fn new(phase: Phase, name: Name) -> Self {
-        let (newborn, answer, task) = (None, None, None);
-        Self { phase, name, newborn, started: false, ahead: false, settled: false, answer, task }
-    }
-}
-
-impl Task {
-    /// Drops the handler's stack: guards and operations in it say nothing, and a panic of a destructor is the
-    /// handler's own.
-    fn tear_down(self) {
-        self.thread.tear_down();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.future)));
-    }
-}
-
-impl State {
-    fn slot(&mut self, thread: ThreadIndex) -> &mut Slot {
-        &mut self.slots[thread.0 as usize]
-    }
-
-    fn submit(&mut self, work: Work) {
-        self.starved.submitted(&work);
-        let entry = match work {
-            Work::Request { position, timestamp, session, number, operation } => {
-                self.settled.add(position.sequence());
-                let name = Name { position, session, number, path: Vec::new() };
-                let index = self.place(Slot::new(Phase::Fresh(timestamp, operation), name));
-                self.forget_begun();
-                self.fresh.push_back(index);
-                Entry::Request { thread: ThreadIndex(index), position: position.0, timestamp: timestamp.0 }
-            }
-            Work::Tick(timestamp) => Entry::Tick(timestamp.0),
-            Work::Flush => Entry::Flush,
-            Work::Mark(sequence) => {
-                self.settled.seen(sequence);
-                Entry::Mark(sequence.0)
-            }
-        };
-        self.handle(Event::Entry(entry));
-    }
-
-    /// A place for the child that the thread asks for; nobody begins it before the scheduler has let it be born.
-    fn conceive(&mut self, parent: ThreadIndex, thread: &Thread) -> ThreadIndex {
-        let (birth, name) = thread.take_birth().expect("who asks for a child has said which");
-        // The request's own thread settles for its decision; children run on.
-        let slot = Slot { settled: true, ..Slot::new(Phase::Unborn(birth, thread.handler), name) };
-        let child = self.place(slot);
-        self.slot(parent).newborn = Some(child);
-        ThreadIndex(child)
-    }
-
-    /// The Spawn has come to its result. A child's time begins where its parent's stands.
-    fn deliver(&mut self, child: u32, result: OperationResult, now: Timestamp) {
-        let slot = self.slot(ThreadIndex(child));
-        match std::mem::replace(&mut slot.phase, Phase::Free) {
-            Phase::Unborn(birth, handler) if result == OperationResult::Granted => {
-                slot.phase = Phase::FreshChild(now, birth, handler);
-                self.forget_begun();
-                self.fresh.push_back(child);
-            }
-            _ => self.free.push(child),
-        }
-    }
-
-    fn place(&mut self, slot: Slot) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.slots[index as usize] = slot;
-            return index;
-        }
-        self.slots.push(slot);
-        u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 live requests, by sessions and their windows")
-    }
-
-    fn operation(&mut self, thread: ThreadIndex, operation: Operation) {
-        self.handle(Event::Operation { thread, operation });
-    }
-
-    fn handle(&mut self, event: Event) {
-        let mut grants = std::mem::take(&mut self.grants);
-        self.scheduler.handle(event, &mut grants);
-        for grant in grants.drain(..) {
-            match grant {
-                Grant::Start { thread } => self.start(thread),
-                Grant::Resume { thread, result, now } => self.resume(thread, result, now),
-                Grant::Call { .. } => unreachable!("no Context asks for an outside call"),
-                Grant::Finished { thread } => self.finished(thread),
-                Grant::Marked(report) => self.marked(report),
-            }
-        }
-        self.grants = grants;
-    }
-
-    fn start(&mut self, thread: ThreadIndex) {
-        self.selected(thread);
-        // One that has begun ahead simply goes on.
-        let slot = self.slot(thread);
-        let begins = matches!(slot.phase, Phase::Fresh(..) | Phase::FreshChild(..)) && !slot.started;
-        slot.started = true;
-        if begins {
-            self.ready.push_back(thread.0);
-        }
-    }
-
-    fn resume(&mut self, thread: ThreadIndex, result: OperationResult, now: u64) {
-        self.selected(thread);
-        let slot = self.slot(thread);
-        slot.answer = Some((result, now));
-        if let Some(child) = slot.newborn.take() {
-            self.deliver(child, result, Timestamp(now));
-        }
-        let slot = self.slot(thread);
-        // One that is polled has just asked: whoever polls it sees the answer.
-        if matches!(slot.phase, Phase::Waiting) {
-            slot.phase = Phase::Ready;
-            self.ready.push_back(thread.0);
-        }
-    }
-
-    fn finished(&mut self, thread: ThreadIndex) {
-        self.selected(thread);
-        self.settle(thread);
-        let slot = self.slot(thread);
-        let Name { position, session, number, ref path } = slot.name;
-        let is_child = !path.is_empty();
-        if let Phase::Finishing(outcome) = std::mem::replace(&mut slot.phase, Phase::Free) {
-            self.free.push(thread.0);
-            if !is_child {
-                self.done.push(Done::Executed { position, session, number, outcome });
-            }
-        }
-    }
-
-    fn marked(&mut self, report: RoundReport) {
-        self.done.push(Done::Marked(MarkReport {
-            sequence: SequenceNumber(report.mark),
-            objects: self.registry.root(),
-            scheduler: Digest(report.state),
-            grants: Digest(report.grants),
-            round: report.round,
-        }));
-    }
-
-    /// The scheduler has taken notice of the thread: it no longer runs ahead.
-    fn selected(&mut self, thread: ThreadIndex) {
-        if std::mem::take(&mut self.slot(thread).ahead) {
-            self.ahead -= 1;
-        }
-    }
-
-    /// Parks the task, unless its answer is there already.
-    fn put_back(&mut self, thread: ThreadIndex, task: Task) {
-        let slot = self.slot(thread);
-        slot.task = Some(task);
-        if slot.answer.is_some() {
-            slot.phase = Phase::Ready;
-            self.ready.push_back(thread.0);
-        } else {
-            slot.phase = Phase::Waiting;
-        }
-    }
-
-    fn settle(&mut self, thread: ThreadIndex) {
-        let slot = self.slot(thread);
-        if !std::mem::replace(&mut slot.settled, true) {
-            let sequence = slot.name.position.sequence();
-            self.settled.settle(sequence);
-        }
-    }
-
-    /// What a worker runs next: what the scheduler lets run, else what may run ahead of it.
-    fn next(&mut self, window: usize) -> Option<u32> {
-        if let Some(index) = self.ready.pop_front() {
-            return Some(index);
-        }
-        if self.may_run_ahead(window) { self.begin_ahead(0) } else { None }
-    }
-
-    /// How many threads [`State::begin_ahead`] can choose from.
-    fn candidates(&mut self, window: usize) -> usize {
-        self.forget_begun();
-        let room = window.saturating_sub(self.ahead);
-        self.fresh.iter().take(room).take_while(|index| self.may_begin(**index)).count()
-    }
-
-    fn may_run_ahead(&mut self, window: usize) -> bool {
-        self.forget_begun();
-        self.ahead < window && !self.fresh.is_empty()
-    }
-
-    fn forget_begun(&mut self) {
-        while self.fresh.front().is_some_and(|index| !self.may_begin(*index)) {
-            self.fresh.pop_front();
-        }
-    }
-
-    fn may_begin(&self, index: u32) -> bool {
-        let slot = &self.slots[index as usize];
-        matches!(slot.phase, Phase::Fresh(..) | Phase::FreshChild(..)) && !slot.started
-    }
-
-    fn begin_ahead(&mut self, candidate: usize) -> Option<u32> {
-        let index = self.fresh.remove(candidate)?;
-        self.slot(ThreadIndex(index)).ahead = true;
-        self.ahead += 1;
-        Some(index)
-    }
-
-    /// When nothing runs: says what is missing, and counts what is parked behind a parked owner as settled.
-    fn rest(&mut self) {
-        if !self.ready.is_empty() || self.polling > 0 {
-            return;
-        }
-        let status = self.scheduler.status();
-        if let Some(done) = self.starved.check(status) {
-            self.done.push(done);
-        }
-        if !self.settled.all() && status.parked == status.threads {
-            for index in 0..self.slots.len() as u32 {
-                if !matches!(self.slots[index as usize].phase, Phase::Free) {
-                    self.settle(ThreadIndex(index));
-                }
-            }
-        }
-    }
-
-    fn owes_notice(&self) -> bool {
-        !self.told && !self.done.is_empty() && self.notify.is_some()
-    }
-
-    /// Whom to tell that there is something to take; once until it was taken.
-    fn notice(&mut self) -> Option<Notify> {
-        let owed = self.owes_notice();
-        self.told |= owed;
-        if owed { self.notify.clone() } else { None }
-    }
+    Builder::new().name(format!("execution-{number}")).spawn(move || core.work(number))
 }

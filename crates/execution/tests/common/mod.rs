@@ -2,10 +2,12 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::sync::{Arc, Mutex};
-use unisono_execution::{CallError, Executor, Invoke, Service, Settings};
+use unisono_execution::{Executor, Invoke, InvokeError, Service, Settings};
 use unisono_scheduler::sequential::Sequential;
 use unisono_scheduler::uds::Uds;
-use unisono_scheduler::{Event, Grant, Operation, Order, Parameters, Scheduler, Status};
+use unisono_scheduler::{
+    Event, Grant, GrantRecord, Operation, Order, Parameters, Scheduler, Standing, Status, ThreadIndex,
+};
 use unisono_types::{
     Bytes, Done, Fault, MarkReport, Outcome, Position, RequestNumber, SequenceNumber, SessionId, Timestamp, Work,
 };
@@ -15,7 +17,7 @@ pub fn sequential() -> Box<dyn Scheduler> {
 }
 
 pub fn uds(primaries: u32, steps: u32, order: Order) -> Box<dyn Scheduler> {
-    Box::new(Uds::new(Parameters { primaries, steps, order, flush_rounds: 16 }))
+    Box::new(Uds::new(Parameters { primaries, steps, order, ..Parameters::uds() }))
 }
 
 /// Panics that a test wants are not printed.
@@ -48,6 +50,18 @@ impl Scheduler for Recorder {
     fn status(&self) -> Status {
         self.inner.status()
     }
+
+    fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
+        self.inner.grants(from, limit)
+    }
+
+    fn observe(&mut self, on: bool) {
+        self.inner.observe(on);
+    }
+
+    fn standing(&self, thread: ThreadIndex) -> Standing {
+        self.inner.standing(thread)
+    }
 }
 
 /// One executor, one decision per request.
@@ -59,6 +73,17 @@ pub struct Bench {
     pub outcomes: Mutex<Vec<(SequenceNumber, Outcome)>>,
     pub marks: Vec<MarkReport>,
     pub starved: Vec<(bool, Option<u64>)>,
+    pub called: Vec<Called>,
+}
+
+/// A performed outside call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    pub position: Position,
+    pub path: Vec<u16>,
+    pub call: u32,
+    pub target: String,
+    pub request: Bytes,
 }
 
 impl Bench {
@@ -77,6 +102,7 @@ impl Bench {
             outcomes: Mutex::default(),
             marks: Vec::new(),
             starved: Vec::new(),
+            called: Vec::new(),
         }
     }
 
@@ -118,6 +144,9 @@ impl Bench {
             match done {
                 Done::Executed { position, outcome, .. } => ended.push((position.sequence(), outcome)),
                 Done::Marked(report) => self.marks.push(report),
+                Done::Called { position, path, call, target, request } => {
+                    self.called.push(Called { position, path, call, target, request });
+                }
                 Done::Starved { flush, tick } => self.starved.push((flush, tick.map(|tick| tick.0))),
             }
         }
@@ -162,10 +191,10 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// What a call of a typed client came to, its fault or its value.
-pub fn value<T>(result: Result<T, CallError<Fault>>) -> Result<T, Fault> {
+pub fn value<T>(result: Result<T, InvokeError<Fault>>) -> Result<T, Fault> {
     result.map_err(|error| match error {
-        CallError::Invoke(fault) => fault,
-        CallError::Malformed => panic!("a reply of another type"),
+        InvokeError::Invoke(fault) => fault,
+        InvokeError::Malformed => panic!("a reply of another type"),
     })
 }
 
