@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Mark walked      OrderedMark, waits for execution
-//!   Done::Marked     root = H(objects, scheduler, sessions, height, configuration)       barrier -> log
+//!   Done::Marked     root = H(objects, scheduler, sessions, grants, height, configuration)   barrier -> log
 //!   Persisted        Signed<Checkpoint> to all
 //!   f+1 equal        stable, when the own root is among them
 //!   f+1 of others equal, the own root another:  this replica is wrong
@@ -87,11 +87,12 @@ impl Checkpoints {
     pub(crate) fn marked(&mut self, report: &MarkReport, sessions: impl FnOnce(&Digest) -> Digest) -> Root {
         let mark = self.ordered.pop_front().expect("execution reports only Marks that it was given");
         assert_eq!(mark.sequence, report.sequence, "execution reports Marks in their order");
-        let parts = Parts { objects: report.objects, scheduler: report.scheduler, sessions: sessions(&mark.sessions) };
+        let MarkReport { objects, scheduler, grants, .. } = *report;
+        let parts = Parts { objects, scheduler, sessions: sessions(&mark.sessions), grants };
         let root = Root {
             height: mark.sequence,
             root: root_of(&parts, mark.sequence, &self.configuration),
-            grants: report.grants,
+            grants,
             round: report.round,
             parts,
             header: mark.header,
@@ -203,10 +204,9 @@ impl Checkpoints {
 }
 
 fn root_of(parts: &Parts, height: SequenceNumber, configuration: &Digest) -> Digest {
-    Digest::of(
-        "unisono root 1",
-        &[&parts.objects.0, &parts.scheduler.0, &parts.sessions.0, &height.0.to_le_bytes(), &configuration.0],
-    )
+    let Parts { objects, scheduler, sessions, grants } = parts;
+    let height = height.0.to_le_bytes();
+    Digest::of("unisono root 2", &[&objects.0, &scheduler.0, &sessions.0, &grants.0, &height, &configuration.0])
 }
 
 #[cfg(test)]

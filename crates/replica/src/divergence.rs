@@ -3,15 +3,17 @@
 //! ```text
 //!   LeavesRequest ──────> a witness
 //!   Leaves <──────────── parts of its root at that Mark, a page of its objects
-//!     parts differ elsewhere  -> scheduler, sessions
+//!     grants differ           -> GrantsRequest, Grants: pages of the last grants, compared one by one with our own
 //!     objects differ          -> own page from the executor, compared entry by entry, then the next page
+//!     parts differ elsewhere  -> scheduler, sessions
 //! ```
 //! That this replica must stop is certain before the first question. The answer is one witness's word, so it only
-//! names: it never decides. Objects are compared as of the last Marks of both; while these differ (the cluster goes
-//! on meanwhile) the page is asked for again.
+//! names: it never decides. Grants come first, as what was granted otherwise explains the objects. They are numbered
+//! alike on all replicas as long as they are equal, so the first difference can be found while both go on. Objects are
+//! compared as of the last Marks of both; while these differ (the cluster goes on meanwhile) the page is asked for again.
 
-use crate::{Difference, HaltReason, Leaves, LeavesRequest, Parts};
-use alloc::{string::String, vec::Vec};
+use crate::{Difference, GrantRecord, Grants, GrantsRequest, HaltReason, Leaves, LeavesRequest, Parts};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use unisono_types::{Checkpoint, Digest, ReplicaId, SequenceNumber};
 
 /// Microseconds until a question is asked again, of the next witness: a page takes milliseconds.
@@ -47,6 +49,8 @@ pub(crate) struct Divergence {
     witness: usize,
     after: Option<String>,
     theirs: Option<(SequenceNumber, Page)>,
+    /// The page of our own grants that a witness is asked to compare, once grants are known to differ.
+    grants: Option<Vec<GrantRecord>>,
     fruitless: u32,
     pages: u32,
 }
@@ -60,6 +64,10 @@ pub(crate) enum Next {
     Ask(ReplicaId, LeavesRequest),
     /// Ask the own executor for the page behind this object.
     Own(Option<String>),
+    /// Ask this witness.
+    AskGrants(ReplicaId, GrantsRequest),
+    /// Ask the own executor for grants from this number on.
+    OwnGrants(u64),
     /// Stop.
     Halt(HaltReason),
 }
@@ -67,7 +75,8 @@ pub(crate) enum Next {
 impl Divergence {
     /// Begins; `parts` made our own root.
     pub(crate) fn new(mismatch: Mismatch, parts: Parts) -> (Self, Next) {
-        let search = Self { mismatch, parts, witness: 0, after: None, theirs: None, fruitless: 0, pages: 0 };
+        let search =
+            Self { mismatch, parts, witness: 0, after: None, theirs: None, grants: None, fruitless: 0, pages: 0 };
         let next = if search.mismatch.own.header == search.mismatch.theirs.header {
             search.ask()
         } else {
@@ -100,6 +109,7 @@ impl Divergence {
         self.witness = (self.witness + 1) % self.mismatch.witnesses.len();
         self.after = None;
         self.theirs = None;
+        self.grants = None;
         self.ask()
     }
 
@@ -108,10 +118,14 @@ impl Divergence {
         let expected = self.mismatch.witnesses[self.witness] == from
             && answer.sequence == self.mismatch.own.sequence
             && answer.after == self.after;
-        if !expected || self.theirs.is_some() {
+        if !expected || self.theirs.is_some() || self.grants.is_some() {
             return Next::Wait;
         }
         if let Some(theirs) = &answer.parts {
+            if theirs.grants != self.parts.grants {
+                self.grants = Some(Vec::new());
+                return Next::OwnGrants(0);
+            }
             if theirs.objects == self.parts.objects && theirs.scheduler != self.parts.scheduler {
                 return self.halt(Difference::Scheduler);
             }
@@ -145,6 +159,45 @@ impl Divergence {
             Compared::EqualUpTo(_) => self.halt(Difference::Unknown),
             Compared::Equal => Next::Wait,
         }
+    }
+
+    /// Our own executor answers with grants.
+    pub(crate) fn own_grants(&mut self, own: Vec<GrantRecord>) -> Next {
+        if self.grants.is_none() {
+            return Next::Wait;
+        }
+        let Some(from) = own.first().map(|first| first.number) else {
+            return self.halt(Difference::Grants); // they differ, and we have kept none in which they could
+        };
+        self.grants = Some(own);
+        Next::AskGrants(self.mismatch.witnesses[self.witness], GrantsRequest { from })
+    }
+
+    /// A witness answers with grants.
+    pub(crate) fn grants_answered(&mut self, from: ReplicaId, answer: Grants) -> Next {
+        let Some(own) = self.grants.as_mut().filter(|_| self.mismatch.witnesses[self.witness] == from) else {
+            return Next::Wait;
+        };
+        if own.first().is_none_or(|first| first.number != answer.from) {
+            return Next::Wait;
+        }
+        let Some(start) = answer.grants.first().map(|first| first.number.max(answer.from)) else {
+            return Next::Wait; // it is not so far, or has forgotten; the timer asks another one
+        };
+        let own = core::mem::take(own);
+        let mine = own.iter().skip_while(|grant| grant.number < start);
+        let mut next = start;
+        for (mine, theirs) in mine.zip(&answer.grants) {
+            if mine != theirs {
+                // What lies before what both have kept may have differed as well.
+                let is_first = next > start || start == 0;
+                let (own, theirs) = (Box::new(mine.clone()), Box::new(theirs.clone()));
+                return self.halt(Difference::Grant { own, theirs, is_first });
+            }
+            next = mine.number.saturating_add(1);
+        }
+        self.pages += 1;
+        if self.pages > PAGES_MAX { self.halt(Difference::Grants) } else { Next::OwnGrants(next) }
     }
 }
 
@@ -180,12 +233,13 @@ fn compare(own: &Page, theirs: &Page) -> Compared {
 mod tests {
     use super::*;
     use alloc::{format, vec};
-    use unisono_types::Epoch;
+    use unisono_types::{Epoch, Position};
 
     const AT: SequenceNumber = SequenceNumber(9);
 
     fn parts(objects: u8, scheduler: u8, sessions: u8) -> Parts {
-        Parts { objects: Digest([objects; 32]), scheduler: Digest([scheduler; 32]), sessions: Digest([sessions; 32]) }
+        let [objects, scheduler, sessions] = [objects, scheduler, sessions].map(|byte| Digest([byte; 32]));
+        Parts { objects, scheduler, sessions, grants: Digest::ZERO }
     }
 
     fn search() -> Divergence {
@@ -243,6 +297,55 @@ mod tests {
             search.answered(ReplicaId(1), answer(None, parts(2, 1, 1), page(theirs, false)), AT);
             assert_eq!(named(search.own_page(&page(own, false), AT)), Difference::Object("b".into()));
         }
+    }
+
+    /// Grants with these numbers, each with a lock.
+    fn grants(numbers: core::ops::Range<u64>, lock: impl Fn(u64) -> u64) -> Vec<GrantRecord> {
+        let grant = |number| GrantRecord {
+            number,
+            round: number / 4,
+            position: Position(number << 24),
+            path: vec![],
+            lock: format!("rows[{}]", lock(number)),
+            write: true,
+            writers_before: 0,
+        };
+        numbers.map(grant).collect()
+    }
+
+    /// A search that has just learnt that grants differ.
+    fn search_for_a_grant() -> Divergence {
+        let mut search = search();
+        let theirs = Parts { grants: Digest([9; 32]), ..parts(2, 2, 2) };
+        assert_eq!(search.answered(ReplicaId(1), answer(None, theirs, page(&[], false)), AT), Next::OwnGrants(0));
+        search
+    }
+
+    #[test]
+    fn the_first_grant_that_differs_is_found_pages_deep() {
+        let mut search = search_for_a_grant();
+        let request = |from| Next::AskGrants(ReplicaId(1), GrantsRequest { from });
+        assert_eq!(search.own_grants(grants(0..4, |n| n)), request(0));
+        let answer = |from, grants| Grants { from, grants };
+        assert_eq!(search.grants_answered(ReplicaId(2), answer(0, grants(0..4, |_| 0))), Next::Wait, "not asked");
+        assert_eq!(search.grants_answered(ReplicaId(1), answer(0, grants(0..4, |n| n))), Next::OwnGrants(4));
+        assert_eq!(search.own_grants(grants(4..8, |n| n)), request(4));
+        let end = search.grants_answered(ReplicaId(1), answer(4, grants(4..7, |n| if n < 6 { n } else { 99 })));
+        let Difference::Grant { own, theirs, is_first: true } = named(end) else { panic!() };
+        assert_eq!((own.number, own.lock.as_str(), theirs.lock.as_str()), (6, "rows[6]", "rows[99]"));
+    }
+
+    #[test]
+    fn grants_that_one_side_has_forgotten_are_skipped_and_what_cannot_be_known_is_not_claimed() {
+        let mut search = search_for_a_grant();
+        search.own_grants(grants(0..4, |n| n));
+        let later = Grants { from: 0, grants: grants(10..14, |n| n) };
+        assert_eq!(search.grants_answered(ReplicaId(1), later), Next::OwnGrants(10));
+        search.own_grants(grants(10..14, |n| n + 1));
+        let end = search.grants_answered(ReplicaId(1), Grants { from: 10, grants: grants(10..14, |n| n) });
+        assert!(matches!(named(end), Difference::Grant { is_first: false, .. }));
+        let mut search = search_for_a_grant();
+        assert_eq!(named(search.own_grants(vec![])), Difference::Grants);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What goes into a replica and what comes out: closed enums, data only, so a run can be recorded and replayed.
 
-use crate::PeerMessage;
-use alloc::{string::String, vec::Vec};
+use crate::{GrantRecord, PeerMessage};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer, TimerId};
 use unisono_types::{
-    Digest, Done, Frame, Membership, PublicKey, RegisterView, ReplicaId, Reply, SequenceNumber, Signer, Step, Verified,
-    Work,
+    Bytes, CallAnswer, CallId, Digest, Done, Frame, Membership, PublicKey, RegisterView, ReplicaId, Reply,
+    SequenceNumber, Signer, Step, Verified, Work,
 };
 
 /// Names one timer of a replica; setting it again replaces it. Those of consensus and of the replica share one space.
@@ -15,7 +15,7 @@ pub type Timer = TimerId;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
 
-/// Names one question to the executor ([`Output::QueryLeaves`]).
+/// Names one question to the executor ([`Output::QueryLeaves`], [`Output::QueryGrants`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct QueryId(pub u64);
 
@@ -70,6 +70,15 @@ pub enum Input<M> {
         /// What it sent.
         frame: Verified<Frame>,
     },
+    /// From the administrator's link.
+    Admin(Verified<Frame>),
+    /// What the outside said, the answer to [`Output::Ask`]; each is answered once.
+    Outside {
+        /// The call.
+        call: CallId,
+        /// What was said.
+        answer: CallAnswer,
+    },
     /// A client connection is gone.
     Disconnected(ConnectionId),
     /// A timer that was set has come.
@@ -95,6 +104,13 @@ pub enum Input<M> {
         query: QueryId,
         /// Names and digests of objects, as of the last Mark, in the executor's order.
         leaves: Vec<(String, Digest)>,
+    },
+    /// The executor's answer to [`Output::QueryGrants`].
+    Grants {
+        /// The question.
+        query: QueryId,
+        /// Grants of rounds that have ended, ascending.
+        grants: Vec<GrantRecord>,
     },
 }
 
@@ -152,6 +168,16 @@ pub enum Output<M> {
     },
     /// Give to the executor, in this order.
     Execute(Work),
+    /// Ask somebody outside, beside everything else, and give up after some time; answered by [`Input::Outside`]. At
+    /// most 256 are asked at once. A call may be asked more than once: after a restart, and by every replica.
+    Ask {
+        /// The call; the outside may know repetitions by it.
+        call: CallId,
+        /// Whom.
+        target: String,
+        /// What.
+        request: Bytes,
+    },
     /// Read committed records from the log and send them to a peer that is far behind.
     Provide(Provide),
     /// Ask the executor for objects behind the one named `after` (or the first ones), as of its last Mark, at most
@@ -161,6 +187,16 @@ pub enum Output<M> {
         query: QueryId,
         /// The last one known.
         after: Option<String>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// Ask the executor for its last grants, with a number of `from` or more, at most `limit`; answered by
+    /// [`Input::Grants`].
+    QueryGrants {
+        /// To be answered with.
+        query: QueryId,
+        /// The first number.
+        from: u64,
         /// How many at most.
         limit: usize,
     },
@@ -204,6 +240,25 @@ pub enum Difference {
     /// An object of the service.
     #[error("object {0:?} differs")]
     Object(String),
+    /// A grant of a lock. A handler did something else than on the other replicas: it iterated over a hash map, read a
+    /// clock, or kept something outside of the service's objects.
+    #[error(
+        "grant {number} differs{latest}: here {own}; there {theirs}. The handler of that request, or one before it, is \
+         not deterministic, unless the machine is at fault",
+        number = own.number,
+        latest = if *is_first { "" } else { " (or one before it that is not kept any more)" },
+    )]
+    Grant {
+        /// As it was here.
+        own: Box<GrantRecord>,
+        /// As it was there.
+        theirs: Box<GrantRecord>,
+        /// Whether all grants before were equal.
+        is_first: bool,
+    },
+    /// Grants, and the first one that differs is not kept any more.
+    #[error("the grants of locks differ; which ones is not kept any more")]
+    Grants,
     /// The scheduler's state.
     #[error("the scheduler's state differs")]
     Scheduler,

@@ -23,6 +23,8 @@
 extern crate alloc;
 
 mod accumulator;
+mod admin;
+mod calls;
 mod checkpoint;
 mod divergence;
 mod io;
@@ -34,6 +36,7 @@ mod replies;
 mod session;
 mod status;
 mod table;
+mod tally;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -41,6 +44,6 @@ mod tests;
 
 pub use checkpoint::Root;
 pub use io::{ConnectionId, Difference, HaltReason, Input, MarkRule, Output, QueryId, Settings, Timer};
-pub use peer::{Leaves, LeavesRequest, Parts, PeerMessage};
+pub use peer::{GrantRecord, Grants, GrantsRequest, Leaves, LeavesRequest, Parts, PeerMessage};
 pub use replica::Replica;
 pub use status::{Counters, Status};

@@ -7,18 +7,22 @@
 //!                        Tick      later than the last, at most the decision's time      -> Work::Tick
 //!                        Flush                                                           -> Work::Flush
 //!                        Mark      far enough behind the last effective one              -> Work::Mark
+//!                        Admin     the admin key's, never taken before                   -> Work::Reconfigure
+//!                        Called    the f+1-th equal one of distinct members              -> Work::Answer
 //! ```
 //! Invariant: bytes of stored replies, arrival times and what has finished never enter here: they differ between
 //! replicas. A session over `limits.reply_bytes` is held back before its frames are ordered; what is ordered all the
 //! same (by a leader that does not hold it back) runs like anything else, and only its digest is kept.
 
+use crate::admin::AdminEntries;
 use crate::table::SessionTable;
+use crate::tally::Tallies;
 use crate::{ConnectionId, MarkRule};
 use alloc::vec::Vec;
 use unisono_consensus::Decision;
 use unisono_types::{
-    Digest, Frame, FrameBody, Membership, Position, PublicKey, Refusal, RequestNumber, SequenceNumber, SessionId,
-    SystemEntry, Timestamp, Work,
+    AdminEntry, CallAnswer, CallId, Digest, Frame, FrameBody, Membership, Position, PublicKey, Refusal, ReplicaId,
+    RequestNumber, SequenceNumber, SessionId, SystemEntry, Timestamp, Work,
 };
 
 /// What walking a decision brings about.
@@ -34,6 +38,8 @@ pub(crate) enum Effect {
     NotOpened { key: PublicKey, nonce: u64, reason: Refusal },
     /// A session was closed or expired; where its client was last heard.
     Closed { session: SessionId, connection: Option<ConnectionId> },
+    /// A member's word about an outside call was ordered. If it made the answer, its [`Work::Answer`] comes next.
+    Voted { member: ReplicaId, call: CallId },
 }
 
 /// What the order alone says about a Mark.
@@ -51,6 +57,9 @@ pub(crate) struct OrderedMark {
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     pub(crate) table: SessionTable,
+    pub(crate) tallies: Tallies,
+    pub(crate) admin: AdminEntries,
+    membership: Membership,
     rule: MarkRule,
     height: SequenceNumber,
     tick: Timestamp,
@@ -73,7 +82,10 @@ pub(crate) struct LastMark {
 impl Order {
     pub(crate) fn new(membership: Membership, rule: MarkRule) -> Self {
         Self {
-            table: SessionTable::new(membership),
+            tallies: Tallies::new(membership.quorum().one_correct()),
+            admin: AdminEntries::default(),
+            table: SessionTable::new(membership.clone()),
+            membership,
             rule,
             height: SequenceNumber::ZERO,
             tick: Timestamp(0),
@@ -151,6 +163,37 @@ impl Order {
                 }
             }
             FrameBody::System { entry, .. } => self.system(decision, *entry, effects),
+            FrameBody::Admin { entry, nonce, recent } => {
+                let is_admin = key == self.membership.configuration().admin_key;
+                if is_admin && self.admin.take(*nonce, *recent, sequence) {
+                    let AdminEntry::Reconfigure(change) = entry;
+                    effects.push(Effect::Work(Work::Reconfigure(change.clone())));
+                }
+            }
+            FrameBody::Called { call, answer } => {
+                if let Some(member) = self.membership.member_by_host_key(&key) {
+                    self.called(decision, member.id, call, answer, effects);
+                }
+            }
+        }
+    }
+
+    fn called(
+        &mut self,
+        decision: &Decision,
+        member: ReplicaId,
+        call: &CallId,
+        answer: &CallAnswer,
+        effects: &mut Vec<Effect>,
+    ) {
+        if call.position.sequence() >= decision.sequence {
+            return; // that request is not even ordered
+        }
+        let answered = self.tallies.vote(member, call, answer, decision.timestamp);
+        effects.push(Effect::Voted { member, call: call.clone() });
+        if answered {
+            let CallId { position, path, call } = call.clone();
+            effects.push(Effect::Work(Work::Answer { position, path, call, answer: answer.clone() }));
         }
     }
 
@@ -200,7 +243,8 @@ impl Order {
 
     fn ordered_digest(&mut self) -> Digest {
         let table = self.table.ordered_digest();
-        Digest::of("unisono order 1", &[&table.0, &self.tick.0.to_le_bytes()])
+        let (admin, tallies) = (self.admin.digest(), self.tallies.digest());
+        Digest::of("unisono order 2", &[&table.0, &self.tick.0.to_le_bytes(), &admin.0, &tallies])
     }
 
     /// Whether the session is proven not to be open: its opening place lies behind us, and it is not in the table.

@@ -1,15 +1,18 @@
 //! The replica itself: routes each input to the part that knows about it, and what the parts want to the host.
 
+mod outside;
+mod search;
+
+use crate::calls::{Calls, Question};
 use crate::checkpoint::{Checkpoints, Verdict};
-use crate::divergence::{self, Divergence, Next, Page};
+use crate::divergence::Divergence;
 use crate::order::{Effect, Order};
-use crate::peer::{LEAVES_MAX, LEAVES_NAME_BYTES_MAX};
 use crate::proposals::{self, OWN_TIMERS, Proposals, Step};
 use crate::replies::{Replies, is_short};
 use crate::session::Place;
 use crate::table::outcome_digest;
 use crate::{
-    ConnectionId, Counters, Input, Leaves, LeavesRequest, Output, PeerMessage, QueryId, Settings, Status, Timer,
+    ConnectionId, Counters, GrantsRequest, Input, LeavesRequest, Output, PeerMessage, QueryId, Settings, Status, Timer,
 };
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -18,8 +21,8 @@ use alloc::{
 };
 use unisono_consensus::{self as consensus, Consensus, Decision, PersistId, Record, TimerId};
 use unisono_types::{
-    Answer, Digest, Done, Frame, FrameBody, MarkReport, Outcome, PublicKey, Refusal, ReplicaId, ReplyBody,
-    RequestNumber, SequenceNumber, SessionId, Signed, SystemEntry, Time, Timestamp, Verified,
+    Answer, CallId, Done, Frame, FrameBody, MarkReport, Outcome, PublicKey, Refusal, ReplicaId, ReplyBody,
+    RequestNumber, SequenceNumber, SessionId, Signed, SystemEntry, Time, Timestamp, Verified, Work,
 };
 
 /// The replica's own writes have the top bit set: those of consensus do not. The rest is the Mark they belong to.
@@ -27,6 +30,7 @@ const OWN_WRITES: u64 = 1 << 63;
 
 const CHECKPOINT: Timer = TimerId(OWN_TIMERS | 4);
 const DIVERGENCE: Timer = TimerId(OWN_TIMERS | 5);
+const CALLS: Timer = TimerId(OWN_TIMERS | 6);
 
 /// Until a checkpoint that is not stable is sent again, doubling up to the second figure: execution of the others may
 /// be seconds behind, and nothing but the size of the log waits for it.
@@ -46,6 +50,9 @@ pub struct Replica<C: Consensus> {
     checkpoints: Checkpoints,
     proposals: Proposals,
     replies: Replies,
+    calls: Calls,
+    /// The timer for what was submitted about them runs.
+    calls_watched: bool,
     divergence: Option<Divergence>,
     queries: BTreeMap<QueryId, Query>,
     next_query: QueryId,
@@ -66,8 +73,10 @@ pub struct Replica<C: Consensus> {
 /// Why the executor was asked.
 #[derive(Clone, Debug)]
 enum Query {
-    Serve { to: ReplicaId, sequence: SequenceNumber, after: Option<String> },
-    Compare,
+    Leaves { to: ReplicaId, sequence: SequenceNumber, after: Option<String> },
+    Grants { to: ReplicaId, from: u64 },
+    Compare { after: Option<String> },
+    CompareGrants { from: u64 },
 }
 
 impl<C: Consensus> Replica<C> {
@@ -82,6 +91,8 @@ impl<C: Consensus> Replica<C> {
             checkpoints: Checkpoints::new(membership),
             proposals: Proposals::new(settings.marks, membership.configuration().limits.session_idle),
             replies: Replies::default(),
+            calls: Calls::default(),
+            calls_watched: false,
             divergence: None,
             queries: BTreeMap::new(),
             next_query: QueryId(0),
@@ -139,6 +150,8 @@ impl<C: Consensus> Replica<C> {
             Input::Start => self.start(now, out),
             Input::Peer { from, message } => self.peer(now, from, message, out),
             Input::Client { connection, key, frame } => self.client(now, connection, key, frame),
+            Input::Admin(frame) => self.administered(frame),
+            Input::Outside { call, answer } => self.told(now, call, answer, out),
             Input::Disconnected(connection) => self.replies.gone(connection),
             Input::Timeout(timer) if timer.0 & OWN_TIMERS != 0 => self.timeout(now, timer, out),
             Input::Timeout(timer) => self.inbox.push_back(consensus::Input::Timeout(timer)),
@@ -148,6 +161,10 @@ impl<C: Consensus> Replica<C> {
             Input::Persisted(id) => self.inbox.push_back(consensus::Input::Persisted(id)),
             Input::Answered(answer) => self.inbox.push_back(consensus::Input::Answered(answer)),
             Input::Done(Done::Executed { session, number, outcome, .. }) => self.finished(session, number, &outcome),
+            Input::Done(Done::Called { position, path, call, target, request }) => {
+                let call = CallId { position, path, call };
+                self.called(Question { call, target, request }, out);
+            }
             Input::Done(Done::Marked(report)) => self.marked(now, &report, out),
             Input::Done(Done::Starved { flush, tick }) => self.starved(now, flush, tick, out),
             Input::Executed(sequence) => self.executed = self.executed.max(sequence).min(self.order.height()),
@@ -158,6 +175,7 @@ impl<C: Consensus> Replica<C> {
                 }
             }
             Input::Leaves { query, leaves } => self.leaves(now, query, leaves, out),
+            Input::Grants { query, grants } => self.grants(now, query, grants, out),
         }
     }
 
@@ -223,6 +241,7 @@ impl<C: Consensus> Replica<C> {
         if let Some((flush, tick)) = self.starved_early.take() {
             self.starved(now, flush, tick, out);
         }
+        self.ask(out);
     }
 
     // ------------------------------------------------------------------------------------------------ clients
@@ -240,7 +259,7 @@ impl<C: Consensus> Replica<C> {
             }
             FrameBody::Open { nonce, recent } => self.open(connection, key, *nonce, *recent),
             FrameBody::Close { session } => self.speaks_for(connection, key, *session),
-            FrameBody::System { .. } => {
+            FrameBody::System { .. } | FrameBody::Admin { .. } | FrameBody::Called { .. } => {
                 self.counters.foreign_frames += 1;
                 false
             }
@@ -338,7 +357,15 @@ impl<C: Consensus> Replica<C> {
         match effect {
             Effect::Work(work) => {
                 self.proposals.executing();
+                if let Work::Answer { position, path, call, .. } = &work {
+                    self.over(&CallId { position: *position, path: path.clone(), call: *call }, out);
+                }
                 out.push(Output::Execute(work));
+            }
+            Effect::Voted { member, call } => {
+                if member == self.settings.id {
+                    self.over(&call, out);
+                }
             }
             Effect::Mark(mark) => self.checkpoints.ordered(mark),
             Effect::Opened { key, nonce, session } => {
@@ -410,15 +437,19 @@ impl<C: Consensus> Replica<C> {
 
     fn submit_own(&mut self, entry: SystemEntry) {
         self.next_nonce = self.next_nonce.wrapping_add(1);
-        let body = FrameBody::System { entry, nonce: self.next_nonce };
+        let frame = self.sign(FrameBody::System { entry, nonce: self.next_nonce });
+        self.inbox.push_back(consensus::Input::Submit(frame));
+    }
+
+    fn sign(&self, body: FrameBody) -> Verified<Frame> {
         let cluster = self.settings.membership.configuration().cluster;
-        let frame = Frame::sign(cluster, &self.settings.signer, body);
-        self.inbox.push_back(consensus::Input::Submit(Verified::own(frame)));
+        Verified::own(Frame::sign(cluster, &self.settings.signer, body))
     }
 
     fn timeout(&mut self, now: Time, timer: Timer, out: &mut Vec<Output<C::Message>>) {
         match timer {
             CHECKPOINT => self.send_checkpoint_again(now, out),
+            CALLS => self.submit_calls_again(now, out),
             DIVERGENCE => {
                 if let Some(search) = &mut self.divergence {
                     let next = search.retry();
@@ -514,71 +545,25 @@ impl<C: Consensus> Replica<C> {
                     }
                 }
             }
-            PeerMessage::LeavesRequest(request) => self.serve(from, request, out),
+            PeerMessage::LeavesRequest(LeavesRequest { sequence, after }) => {
+                self.serve(from, Query::Leaves { to: from, sequence, after }, out);
+            }
+            PeerMessage::GrantsRequest(GrantsRequest { from: number }) => {
+                self.serve(from, Query::Grants { to: from, from: number }, out);
+            }
+            PeerMessage::Submission(frame) => self.submission(from, frame),
+            PeerMessage::Grants(grants) => {
+                if let Some(search) = &mut self.divergence {
+                    let next = search.grants_answered(from, grants);
+                    self.search(now, next, out);
+                }
+            }
             PeerMessage::Leaves(leaves) => {
                 let marked = self.last_marked();
                 if let Some(search) = &mut self.divergence {
                     let next = search.answered(from, leaves, marked);
                     self.search(now, next, out);
                 }
-            }
-        }
-    }
-
-    fn last_marked(&self) -> SequenceNumber {
-        self.checkpoints.last().map_or(SequenceNumber::ZERO, |root| root.height)
-    }
-
-    /// One question of each peer at a time.
-    fn serve(&mut self, from: ReplicaId, request: LeavesRequest, out: &mut Vec<Output<C::Message>>) {
-        let busy = self.queries.values().any(|query| matches!(query, Query::Serve { to, .. } if *to == from));
-        if !busy {
-            let LeavesRequest { sequence, after } = request;
-            self.query(after.clone(), Query::Serve { to: from, sequence, after }, out);
-        }
-    }
-
-    fn query(&mut self, after: Option<String>, purpose: Query, out: &mut Vec<Output<C::Message>>) {
-        let query = self.next_query;
-        self.next_query = QueryId(query.0 + 1);
-        self.queries.insert(query, purpose);
-        out.push(Output::QueryLeaves { query, after, limit: LEAVES_MAX + 1 });
-    }
-
-    fn leaves(&mut self, now: Time, query: QueryId, leaves: Vec<(String, Digest)>, out: &mut Vec<Output<C::Message>>) {
-        let page = cut(leaves);
-        let marked = self.last_marked();
-        match self.queries.remove(&query) {
-            Some(Query::Serve { to, sequence, after }) => {
-                let parts = self.checkpoints.root(sequence).map(|root| root.parts);
-                let Page { leaves, more } = page;
-                let answer = Leaves { sequence, after, parts, marked, leaves, more };
-                out.push(Output::Send { to, message: PeerMessage::Leaves(answer) });
-            }
-            Some(Query::Compare) => {
-                if let Some(search) = &mut self.divergence {
-                    let next = search.own_page(&page, marked);
-                    self.search(now, next, out);
-                }
-            }
-            None => {}
-        }
-    }
-
-    /// Does the next thing in the search for what differs.
-    fn search(&mut self, now: Time, next: Next, out: &mut Vec<Output<C::Message>>) {
-        match next {
-            Next::Wait => {}
-            Next::Ask(to, request) => {
-                out.push(Output::Send { to, message: PeerMessage::LeavesRequest(request) });
-                let at = Some(now.monotonic.saturating_add(divergence::RETRY_MICROSECONDS));
-                out.push(Output::SetTimer { timer: DIVERGENCE, at });
-            }
-            Next::Own(after) => self.query(after, Query::Compare, out),
-            Next::Halt(reason) => {
-                self.halted = true;
-                self.inbox.clear();
-                out.push(Output::Halt(reason));
             }
         }
     }
@@ -590,6 +575,7 @@ impl<C: Consensus> Replica<C> {
     pub fn status(&self) -> Status {
         let configuration = self.settings.membership.configuration();
         let consensus = self.consensus.status();
+        let (calls_queued, calls_open) = self.calls.counts();
         Status {
             id: self.settings.id,
             algorithm: configuration.algorithm.clone(),
@@ -604,8 +590,16 @@ impl<C: Consensus> Replica<C> {
             sessions: self.order.table.len(),
             stored_reply_bytes: self.order.table.stored_bytes(),
             pending_frames: consensus.pending,
+            calls_queued,
+            calls_open,
             counters: self.counters,
         }
+    }
+
+    /// The decision in which the administrator's entry with this nonce took effect, among the newest 1 024 entries.
+    #[must_use]
+    pub fn administered_at(&self, nonce: u64) -> Option<SequenceNumber> {
+        self.order.admin.place(nonce)
     }
 
     /// Whether a peer's message would be ignored, so that its signatures need no check.
@@ -628,17 +622,4 @@ impl<C: Consensus> Replica<C> {
 
 fn barrier<M>(sequence: SequenceNumber) -> Output<M> {
     Output::Persist { id: PersistId(OWN_WRITES | sequence.0), record: Record::Barrier }
-}
-
-/// A page out of what the executor gave: bounded in number and in bytes of names.
-fn cut(mut leaves: Vec<(String, Digest)>) -> Page {
-    let given = leaves.len();
-    let mut bytes = 0;
-    let fits = |(name, _): &&(String, Digest)| {
-        bytes += name.len();
-        bytes <= LEAVES_NAME_BYTES_MAX
-    };
-    let count = leaves.iter().take(LEAVES_MAX).take_while(fits).count();
-    leaves.truncate(count);
-    Page { more: given > count && count != 0, leaves }
 }

@@ -33,6 +33,10 @@ pub struct Status {
     pub stored_reply_bytes: u64,
     /// Frames known and not yet committed.
     pub pending_frames: usize,
+    /// Outside calls that wait to be asked.
+    pub calls_queued: usize,
+    /// Outside calls that are asked, or whose answer is on its way into the order.
+    pub calls_open: usize,
     /// What was not let in.
     pub counters: Counters,
 }

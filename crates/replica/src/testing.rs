@@ -19,6 +19,10 @@ pub(crate) fn client_signer(index: u64) -> Signer {
     Signer::keyed(UNIVERSE, 2_000 + index)
 }
 
+pub(crate) fn admin_signer() -> Signer {
+    Signer::keyed(UNIVERSE, 4_000)
+}
+
 pub(crate) fn membership(members: u16) -> Membership {
     membership_with(members, |_| ())
 }
@@ -39,7 +43,7 @@ pub(crate) fn membership_with(members: u16, change: impl FnOnce(&mut Limits)) ->
         epoch: Epoch(0),
         members: (0..members).map(member).collect(),
         client_keys: (0..4).map(|index| client_signer(index).public_key()).collect(),
-        admin_key: Signer::keyed(UNIVERSE, 4_000).public_key(),
+        admin_key: admin_signer().public_key(),
         algorithm: "instant".into(),
         rotation: 0,
         limits,

@@ -3,6 +3,7 @@
 mod aphousia;
 mod instant;
 mod marks;
+mod outside;
 mod sessions;
 mod world;
 

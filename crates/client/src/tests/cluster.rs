@@ -248,7 +248,9 @@ impl Cluster {
                 }
             }
             FrameBody::Requests { session, .. } => self.say(id, vec![Answer::NoSession { session: *session }]),
-            FrameBody::System { .. } => panic!("no client's affair"),
+            FrameBody::System { .. } | FrameBody::Admin { .. } | FrameBody::Called { .. } => {
+                panic!("no client's affair")
+            }
         }
     }
 

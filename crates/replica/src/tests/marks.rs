@@ -257,6 +257,25 @@ fn a_replica_whose_object_differs_stops_and_names_it() {
 }
 
 #[test]
+fn a_replica_whose_grants_differ_names_the_first_one_and_the_request() {
+    let mut world = world(15);
+    let session = world.open(0, 7);
+    world.nodes[2].executor.grants_fault = Some(13);
+    *world.nodes[2].executor.objects.entry("object 3".into()).or_default() ^= 1 << 40; // what came of it
+    load(&mut world, 0, session, 1..30);
+    world.pass(3_000_000);
+    let Difference::Grant { own, theirs, is_first: true } = difference(&world, 2) else {
+        panic!("{:?}", world.nodes[2].halted);
+    };
+    assert_eq!((own.number, own.lock.as_str(), theirs.lock.as_str()), (13, "rows[0]", "rows[13]"));
+    let said = world.nodes[2].halted.as_ref().unwrap().to_string();
+    let expected =
+        "grant 13 differs: here lock rows[0] for writing behind 0 writers, in round 1, to request 13.0; there";
+    assert!(said.contains(expected) && said.contains("not deterministic"), "{said}");
+    assert!(world.nodes[0].halted.is_none() && world.nodes[1].halted.is_none());
+}
+
+#[test]
 fn a_replica_whose_scheduler_or_outcomes_differ_names_that_part() {
     for (scheduler, expected) in [(true, Difference::Scheduler), (false, Difference::Sessions)] {
         let mut world = world(8);

@@ -7,13 +7,14 @@
 
 use super::instant::{Instant, Said};
 use crate::testing::{client_signer, context, host_signer, register_signer};
-use crate::{ConnectionId, HaltReason, Input, MarkRule, Output, PeerMessage, Replica, Settings, Timer};
+use crate::{ConnectionId, GrantRecord, HaltReason, Input, MarkRule, Output, PeerMessage, Replica, Settings, Timer};
 use std::collections::{BTreeMap, VecDeque};
 use unisono_consensus::{Consensus, Decision, Provide, Record, RegisterAnswer};
 use unisono_trusted::{Register, VoteRegister};
 use unisono_types::{
-    Answer, Bytes, Digest, Done, Frame, FrameBody, MarkReport, Membership, Message, Outcome, RegisterId, ReplicaId,
-    Reply, RequestNumber, SequenceNumber, SessionId, Time, Timestamp, Unverified, Verified, VerifyContext, Work,
+    Answer, Bytes, CallAnswer, CallId, Digest, Done, Fault, Frame, FrameBody, MarkReport, Membership, Message, Outcome,
+    Position, RegisterId, ReplicaId, Reply, RequestNumber, ScheduleChange, SequenceNumber, SessionId, Signer, Time,
+    Timestamp, Unverified, Verified, VerifyContext, Work,
 };
 
 pub(super) type Event<C> = Input<<C as Consensus>::Message>;
@@ -58,10 +59,14 @@ pub(super) struct Executor {
     marked: Vec<(String, Digest)>,
     /// Mixed into the scheduler's digest: a fault of this machine.
     pub(super) scheduler_fault: u8,
+    /// Grants from this number on are wrong: a handler that is not deterministic.
+    pub(super) grants_fault: Option<u64>,
     /// Outcomes are wrong from here on: another fault.
     pub(super) outcome_fault: bool,
     pub(super) ticks: Vec<Timestamp>,
     pub(super) flushes: u32,
+    pub(super) changes: Vec<ScheduleChange>,
+    pub(super) answers: u32,
 }
 
 pub(super) fn outcome_of(operation: &[u8]) -> Outcome {
@@ -87,8 +92,13 @@ impl Executor {
         let pick = random.below(first.max(1) as u64) as usize;
         let Some(work) = self.works.remove(pick) else { return false };
         match work {
-            Work::Request { ref operation, session, number, .. } => {
+            Work::Request { ref operation, session, number, position, .. } => {
                 *self.runs.entry((session, number)).or_default() += 1;
+                if let Some(target) = operation.strip_prefix(b"park call ") {
+                    let target = String::from_utf8(target.to_vec()).unwrap();
+                    let request = Bytes::from_static(b"?");
+                    done.push(Done::Called { position, path: vec![], call: 0, target, request });
+                }
                 if operation.starts_with(b"park") {
                     self.parked.push(work);
                     return true;
@@ -102,18 +112,31 @@ impl Executor {
             }
             Work::Tick(time) => self.ticks.push(time),
             Work::Flush => self.flushes += 1,
+            Work::Reconfigure(change) => self.changes.push(change),
+            Work::Answer { position, answer, .. } => {
+                self.answers += 1;
+                let called = |work: &Work| matches!(work, Work::Request { position: place, .. } if *place == position);
+                if let Some(parked) = self.parked.iter().position(called) {
+                    let work = self.parked.remove(parked);
+                    self.finish_with(&work, answer.map_err(|_| Fault::UnknownOperation), done);
+                }
+            }
             Work::Mark(sequence) => done.push(Done::Marked(self.mark(sequence))),
         }
         true
     }
 
     fn finish(&mut self, work: &Work, done: &mut Vec<Done>) {
+        let Work::Request { operation, .. } = work else { return };
+        self.finish_with(work, outcome_of(operation), done);
+    }
+
+    fn finish_with(&mut self, work: &Work, mut outcome: Outcome, done: &mut Vec<Done>) {
         let Work::Request { position, session, number, operation, .. } = work else { return };
         let object = format!("object {}", operation.last().unwrap_or(&0) % 5);
         let change = u64::from(operation.len() as u32) + number.0;
         *self.objects.entry(object).or_default() += change;
         self.finished += 1;
-        let mut outcome = outcome_of(operation);
         if self.outcome_fault {
             outcome = Ok(Bytes::from_static(b"wrong"));
         }
@@ -127,9 +150,23 @@ impl Executor {
         for (name, digest) in &self.marked {
             objects.part(name.as_bytes()).part(&digest.0);
         }
-        let trace = Digest::of("grants", &[&self.finished.to_le_bytes()]);
+        let trace = Digest::of("grants", &[&self.finished.to_le_bytes(), &[u8::from(self.grants_fault.is_some())]]);
         let scheduler = Digest::of("scheduler", &[&[self.scheduler_fault, self.parked.len() as u8]]);
         MarkReport { sequence, objects: objects.finish(), scheduler, grants: trace, round: self.finished }
+    }
+
+    /// One per request that has run, in the order of their numbers: a story that needs them has one session.
+    fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
+        let grant = |(number, _): (u64, _)| GrantRecord {
+            number,
+            round: number / 10,
+            position: Position(number << 24),
+            path: vec![],
+            lock: format!("rows[{}]", if self.grants_fault.is_some_and(|fault| number >= fault) { 0 } else { number }),
+            write: true,
+            writers_before: 0,
+        };
+        (0..).zip(self.runs.keys()).skip(from as usize).take(limit).map(grant).collect()
     }
 
     fn leaves(&self, after: Option<&String>, limit: usize) -> Vec<(String, Digest)> {
@@ -175,6 +212,9 @@ pub(super) struct World<C: Order = Instant> {
     pub(super) sent: Vec<(ReplicaId, PeerMessage<C::Message>)>,
     /// Executors run on their own; otherwise only when told.
     pub(super) executing: bool,
+    /// Everything that was asked outside, by whom; and what the outside says to that replica, if anything.
+    pub(super) asked: Vec<(ReplicaId, CallId)>,
+    pub(super) outside: fn(ReplicaId, &str) -> Option<CallAnswer>,
 }
 
 impl<C: Order> World<C> {
@@ -190,6 +230,8 @@ impl<C: Order> World<C> {
             replies: Vec::new(),
             sent: Vec::new(),
             executing: true,
+            asked: Vec::new(),
+            outside: |_, target| Some(Ok(Bytes::copy_from_slice(target.as_bytes()))),
             membership,
         };
         let ids: Vec<ReplicaId> = world.membership.ids().collect();
@@ -300,9 +342,21 @@ impl<C: Order> World<C> {
                 self.nodes[at].timers.remove(&timer);
             }
             Output::Execute(work) => self.nodes[at].executor.submit(work),
+            Output::Ask { call, target, request } => {
+                assert_eq!(request, "?");
+                self.asked.push((id, call.clone()));
+                if let Some(answer) = (self.outside)(id, &target) {
+                    let delay = self.random.below(3_000);
+                    self.later(delay, id, Input::Outside { call, answer });
+                }
+            }
             Output::QueryLeaves { query, after, limit } => {
                 let leaves = self.nodes[at].executor.leaves(after.as_ref(), limit);
                 self.later(1, id, Input::Leaves { query, leaves });
+            }
+            Output::QueryGrants { query, from, limit } => {
+                let grants = self.nodes[at].executor.grants(from, limit.min(8));
+                self.later(1, id, Input::Grants { query, grants });
             }
             Output::Halt(reason) => self.nodes[at].halted = Some(reason),
         }
@@ -484,8 +538,12 @@ impl<C: Order> World<C> {
 impl World<Instant> {
     /// Has the leader order a replica's system entry.
     pub(super) fn system(&mut self, id: u16, entry: unisono_types::SystemEntry, nonce: u64) {
-        let cluster = self.membership.configuration().cluster;
-        let frame = Frame::sign(cluster, &host_signer(id), FrameBody::System { entry, nonce });
+        self.order(id, &host_signer(id), FrameBody::System { entry, nonce });
+    }
+
+    /// Has the leader order what a replica forwards.
+    pub(super) fn order(&mut self, id: u16, signer: &Signer, body: FrameBody) {
+        let frame = Frame::sign(self.membership.configuration().cluster, signer, body);
         let message = Verified::own(PeerMessage::Consensus(Said::Submit(frame)));
         self.later(0, ReplicaId(0), Input::Peer { from: ReplicaId(id), message });
     }
