@@ -1,7 +1,9 @@
-//! The commands that every service gets: `dev`, `init`, `replica`, `gateway`, `status`, `bench`.
+//! The commands that every service gets: `dev`, `init`, `replica`, `gateway`, `status`, `reconfigure`, `tune`, `trace`,
+//! `bench`.
 //!
 //! ```text
 //!   main::<S>()              a service on its own
+//!   main_with::<S>(setup)    a service whose handlers ask oracles
 //!   cli::run::<S, P>(make)   a service and the protocol that its gateway speaks
 //! ```
 //! A command prints what it was asked for on standard output, everything else on standard error. Exit codes: 0 done,
@@ -9,13 +11,17 @@
 
 mod bench;
 mod processes;
+mod reconfigure;
 mod status;
+mod trace;
+mod tune;
 
 use crate::{
     client::Client,
     config::{InitOptions, Schedule, init},
     dev::{self, DevOptions, GatewayAddress},
     gateway::{Bytes, Protocol, Setup},
+    oracle::Oracles,
 };
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -29,6 +35,39 @@ const REDIS_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net:
 /// Runs the command line of a program for service `S`. Does not return if the command failed.
 pub fn main<S: Service>() {
     end(start(&Application::of::<S>(), program(), std::env::args_os().skip(1).collect()));
+}
+
+/// Runs the command line of a program for service `S`, whose handlers may call what `setup` registers. Does not return
+/// if the command failed.
+///
+/// ```no_run
+/// # use unisono::{Context, Objects, Service, State, UnknownOperation};
+/// # struct Weather;
+/// # impl State for Weather { fn create(_: &mut Objects, _: &str) -> Self { Weather } }
+/// # impl Service for Weather {
+/// #     async fn execute<'a>(&'a self, _: &'a Context, _: &'a [u8]) -> Result<Vec<u8>, UnknownOperation> {
+/// #         Err(UnknownOperation)
+/// #     }
+/// #     fn handler(_: &[u8]) -> &'static str { "" }
+/// # }
+/// unisono::main_with::<Weather>(|replica| {
+///     replica.oracle("echo", |_call, request| async move { Ok(request.to_vec()) });
+/// });
+/// ```
+pub fn main_with<S: Service>(setup: impl FnOnce(&mut Oracles)) {
+    let application = Application::of::<S>().with_oracles(setup);
+    end(start(&application, program(), std::env::args_os().skip(1).collect()));
+}
+
+/// Like [`main_with`], for a program that has these commands behind words of its own: `program` is how it is started
+/// again (the executable and those words), `arguments` what follows them.
+#[must_use]
+pub fn main_within<S: Service>(
+    setup: impl FnOnce(&mut Oracles),
+    program: Vec<OsString>,
+    arguments: Vec<OsString>,
+) -> ExitCode {
+    start(&Application::of::<S>().with_oracles(setup), program, arguments).into()
 }
 
 /// Runs the command line of a program for service `S` with a gateway for the protocol that `make` makes. Does not
@@ -72,14 +111,25 @@ type Serve = Box<dyn Fn(TcpListener, Client, &Setup) -> Serving>;
 
 /// What the commands need of a service and its protocol.
 struct Application {
-    replica: fn(processes::ReplicaArguments) -> anyhow::Result<()>,
+    replica: fn(processes::ReplicaArguments, Oracles) -> anyhow::Result<()>,
+    oracles: Oracles,
     gateway: Option<Serve>,
     sample: fn(u64) -> Vec<u8>,
 }
 
 impl Application {
     fn of<S: Service>() -> Self {
-        Self { replica: processes::replica::<S>, gateway: None, sample: S::sample_operation }
+        Self {
+            replica: processes::replica::<S>,
+            oracles: Oracles::default(),
+            gateway: None,
+            sample: S::sample_operation,
+        }
+    }
+
+    fn with_oracles(mut self, setup: impl FnOnce(&mut Oracles)) -> Self {
+        setup(&mut self.oracles);
+        self
     }
 
     fn with_gateway<P: Protocol>(self, make: fn(&Setup) -> P) -> Self {
@@ -110,6 +160,12 @@ enum Command {
     Gateway(processes::GatewayArguments),
     /// Ask every replica how it is.
     Status(status::StatusArguments),
+    /// Change the schedule's parameters while the cluster runs: n, steps, order and others.
+    Reconfigure(reconfigure::ReconfigureArguments),
+    /// Set or show local parameters of running replicas: threads, handlers that run ahead.
+    Tune(tune::TuneArguments),
+    /// Record the schedule of a running replica and draw it: rounds, threads, waits and locks.
+    Trace(trace::TraceArguments),
     /// Measure operations per second and latency.
     Bench(bench::BenchArguments),
 }
@@ -120,9 +176,25 @@ struct ClusterArguments {
     /// Agreement algorithm.
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
-    /// How requests are executed: uds (in parallel) or sequential.
+    /// How requests are executed: uds (in parallel), sequential (one after the other), or one of the algorithms that
+    /// uds imitates: sat, mat, pmat, pds1, pds2, round-robin. `reconfigure` changes its parameters later.
     #[arg(long, value_name = "NAME")]
     schedule: Option<Schedule>,
+}
+
+/// Whom handlers may call beyond what the program registers.
+#[derive(Args, Debug)]
+struct CallArguments {
+    /// Another cluster that handlers may call as cluster:NAME, by its client directory. May be given several times.
+    #[arg(long = "call", value_name = "NAME=DIR/client", value_parser = named_directory)]
+    clusters: Vec<(String, PathBuf)>,
+}
+
+fn named_directory(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, directory)) if !name.is_empty() && !directory.is_empty() => Ok((name.into(), directory.into())),
+        _ => Err("write NAME=DIR/client".into()),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -139,6 +211,8 @@ struct DevArguments {
     /// Where the metrics of all processes can be read, at /metrics [default: any free port].
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    calls: CallArguments,
     #[command(flatten)]
     cluster: ClusterArguments,
 }
@@ -187,7 +261,7 @@ fn execute(application: &Application, program: Vec<OsString>, command: Command) 
     match command {
         Command::Dev(arguments) => block_on(dev::run(arguments.options(application, program)))?,
         Command::Init(arguments) => arguments.execute(),
-        Command::Replica(arguments) => (application.replica)(arguments),
+        Command::Replica(arguments) => (application.replica)(arguments, application.oracles.clone()),
         Command::Gateway(arguments) => {
             let serve = application
                 .gateway
@@ -196,6 +270,9 @@ fn execute(application: &Application, program: Vec<OsString>, command: Command) 
             block_on(processes::gateway(arguments, serve))?
         }
         Command::Status(arguments) => block_on(status::execute(arguments))?,
+        Command::Reconfigure(arguments) => block_on(reconfigure::execute(arguments))?,
+        Command::Tune(arguments) => block_on(tune::execute(arguments))?,
+        Command::Trace(arguments) => block_on(trace::execute(arguments))?,
         Command::Bench(arguments) => block_on(bench::execute(arguments, application.sample))?,
     }
 }
@@ -220,6 +297,7 @@ impl DevArguments {
             directory: self.dir,
             gateway,
             metrics: self.metrics,
+            clusters: self.calls.clusters,
             algorithm: self.cluster.algorithm,
             schedule: self.cluster.schedule,
         }

@@ -31,6 +31,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use tokio::sync::{mpsc, oneshot};
+use unisono_execution::{Fault, Invoke};
 use unisono_types::{Membership, Outcome, Refusal};
 
 pub use unisono_client::InvokeError;
@@ -243,6 +244,26 @@ impl Submit for Client {
         };
         // A driver that has ended drops the request, which answers `Closed`.
         let _ = self.commands.send(Command::Invoke(Request { operation, pace, slot, completion }));
+    }
+}
+
+/// Why a typed call on a cluster has no result.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The cluster gave no outcome.
+    #[error(transparent)]
+    Invoke(#[from] InvokeError),
+    /// The handler came to no result.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// What typed clients (`BankClient::new(client)`) stand on.
+impl Invoke for Client {
+    type Error = ServiceError;
+
+    async fn invoke(&self, operation: Vec<u8>) -> Result<Vec<u8>, ServiceError> {
+        Ok(Self::invoke(self, operation).await??.into())
     }
 }
 

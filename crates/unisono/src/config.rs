@@ -17,11 +17,16 @@ mod files;
 mod init;
 mod key;
 
+pub use crate::schedule::Schedule;
 pub use error::ConfigError;
+pub(crate) use files::from_hex;
 pub use init::{CLIENT_KEYS, InitOptions, init};
 pub use key::KeyPair;
 
+use crate::schedule::{self, Words};
+use crate::tuning::Tuning;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use unisono_types::{ClusterId, Configuration, Epoch, Incarnation, Limits, Member, Membership, PublicKey, ReplicaId};
 use unisono_types::{Verifier, VerifyContext};
@@ -36,29 +41,6 @@ const ADMIN_KEY_FILE: &str = "admin.key";
 const DATA_DIRECTORY: &str = "data";
 const RUN_DIRECTORY: &str = "run";
 
-/// How requests are executed; a name in `cluster.toml`, the same on every replica.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// In parallel, by the deterministic scheduler UDS.
-    #[default]
-    Uds,
-    /// One after the other.
-    Sequential,
-}
-
-impl std::str::FromStr for Schedule {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        match name {
-            "uds" => Ok(Self::Uds),
-            "sequential" => Ok(Self::Sequential),
-            _ => Err(ConfigError::UnknownSchedule(name.into())),
-        }
-    }
-}
-
 /// The agreement algorithms of this version.
 pub const ALGORITHMS: [&str; 1] = ["aphousia"];
 
@@ -67,7 +49,7 @@ pub const ALGORITHMS: [&str; 1] = ["aphousia"];
 pub struct Cluster {
     /// Members, client keys and limits.
     pub membership: Membership,
-    /// How requests are executed.
+    /// How requests are executed, and the parameters that the cluster began with.
     pub schedule: Schedule,
 }
 
@@ -101,8 +83,12 @@ pub struct ReplicaConfig {
     pub register: KeyPair,
     /// Where to listen: the member's address, unless `process.toml` says otherwise.
     pub listen: String,
-    /// Execution threads; 0 runs handlers on the event loop.
+    /// Execution threads to begin with; 0 runs handlers on the event loop.
     pub workers: usize,
+    /// How many handlers may compute before they are primary, to begin with.
+    pub start_ahead: usize,
+    /// Other clusters that handlers may call as `cluster:NAME`, by their client directories.
+    pub clusters: BTreeMap<String, PathBuf>,
 }
 
 impl ReplicaConfig {
@@ -132,7 +118,13 @@ impl ReplicaConfig {
             }
         }
         let listen = process.listen.unwrap_or_else(|| member.address.clone());
-        Ok(Self { id, cluster, host, register, listen, workers: process.workers, directory })
+        let local = Tuning { workers: process.workers, start_ahead: process.start_ahead };
+        let Tuning { workers, start_ahead } = local.check().map_err(|reason| ConfigError::Tuning { path, reason })?;
+        let workers = workers.unwrap_or(0);
+        let start_ahead = start_ahead.unwrap_or(cluster.schedule.start_ahead());
+        // Named as seen from the replica's own directory, which may have been copied as a whole.
+        let clusters = process.clusters.into_iter().map(|(name, path)| (name, directory.join(path))).collect();
+        Ok(Self { id, cluster, host, register, listen, workers, start_ahead, clusters, directory })
     }
 
     /// Where the log lies.
@@ -214,7 +206,11 @@ struct ClusterFile {
     cluster: String,
     epoch: u32,
     algorithm: String,
-    schedule: Schedule,
+    /// A preset's name.
+    schedule: String,
+    /// What the cluster begins with, in words. Without it, what this version's preset says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parameters: Option<String>,
     rotation: u64,
     admin_key: String,
     client_keys: Vec<String>,
@@ -245,29 +241,29 @@ struct MemberFile {
 }
 
 /// `process.toml` as it is written.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProcessFile {
     replica: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     listen: Option<String>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    workers: usize,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
-const fn is_zero(value: &usize) -> bool {
-    *value == 0
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workers: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_ahead: Option<usize>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    clusters: BTreeMap<String, PathBuf>,
 }
 
 impl ClusterFile {
-    fn new(configuration: &Configuration, schedule: Schedule) -> Self {
+    fn new(configuration: &Configuration, schedule: &Schedule) -> Self {
         let limits = &configuration.limits;
         Self {
             cluster: configuration.cluster.to_string(),
             epoch: configuration.epoch.0,
             algorithm: configuration.algorithm.clone(),
-            schedule,
+            schedule: schedule.name().into(),
+            parameters: schedule.parameters().map(|parameters| Words(parameters).to_string()),
             rotation: configuration.rotation,
             admin_key: configuration.admin_key.to_string(),
             client_keys: configuration.client_keys.iter().map(ToString::to_string).collect(),
@@ -295,7 +291,7 @@ impl ClusterFile {
     }
 
     fn configuration(self) -> Option<Configuration> {
-        let key = |text: &str| files::from_hex::<32>(text).map(PublicKey);
+        let key = |text: &str| files::from_hex_of::<32>(text).map(PublicKey);
         let members = self.members.iter().map(|member| {
             Some(Member {
                 id: ReplicaId(member.id),
@@ -306,7 +302,7 @@ impl ClusterFile {
             })
         });
         Some(Configuration {
-            cluster: ClusterId(files::from_hex::<16>(&self.cluster)?),
+            cluster: ClusterId(files::from_hex_of::<16>(&self.cluster)?),
             epoch: Epoch(self.epoch),
             members: members.collect::<Option<_>>()?,
             client_keys: self.client_keys.iter().map(|text| key(text)).collect::<Option<_>>()?,
@@ -329,7 +325,14 @@ impl ClusterFile {
 fn load_cluster(directory: &Path) -> Result<Cluster, ConfigError> {
     let path = directory.join(CLUSTER_FILE);
     let file: ClusterFile = files::read_toml(&path)?;
-    let schedule = file.schedule;
+    let schedule = file.schedule.parse();
+    let mut schedule: Schedule =
+        schedule.map_err(|reason| ConfigError::UnknownSchedule { path: path.clone(), reason })?;
+    if let Some(words) = &file.parameters {
+        let change = schedule::change_of(words.split_whitespace());
+        let change = change.map_err(|reason| ConfigError::Parameters { path: path.clone(), reason })?;
+        schedule = schedule.changed(change);
+    }
     let configuration = file.configuration().ok_or_else(|| ConfigError::NotHex(path.clone()))?;
     if !ALGORITHMS.contains(&configuration.algorithm.as_str()) {
         return Err(ConfigError::UnknownAlgorithm(configuration.algorithm));

@@ -42,6 +42,8 @@ pub struct DevOptions {
     pub gateway: Option<GatewayAddress>,
     /// Where metrics of all processes can be read; any free port of the loopback interface when `None`.
     pub metrics: Option<SocketAddr>,
+    /// Other clusters that handlers may call as `cluster:NAME`, by their client directories.
+    pub clusters: Vec<(String, PathBuf)>,
     /// What a new cluster is made of beyond that. An existing cluster must have been made of the same.
     pub algorithm: Option<String>,
     /// How requests are executed.
@@ -122,7 +124,7 @@ fn prepare(options: &DevOptions) -> anyhow::Result<PathBuf> {
         let asked = InitOptions {
             replicas: options.replicas.unwrap_or(defaults.replicas),
             algorithm: options.algorithm.clone().unwrap_or_else(|| defaults.algorithm.clone()),
-            schedule: options.schedule.unwrap_or(defaults.schedule),
+            schedule: options.schedule.clone().unwrap_or_else(|| defaults.schedule.clone()),
             ..defaults
         };
         init(&directory, &asked)?;
@@ -156,9 +158,9 @@ fn prepare(options: &DevOptions) -> anyhow::Result<PathBuf> {
             }
             _ => {}
         }
-        match options.schedule {
-            Some(asked) if asked != cluster.schedule => {
-                return Err(differs("the schedule", &format!("{:?}", cluster.schedule), &format!("{asked:?}")));
+        match &options.schedule {
+            Some(asked) if asked.name() != cluster.schedule.name() => {
+                return Err(differs("the schedule", &cluster.schedule.name(), &asked.name()));
             }
             _ => {}
         }
@@ -188,7 +190,14 @@ async fn serve(
         .with_context(|| format!("cannot serve metrics on {metrics}: choose another address with --metrics"))?;
     for id in 0..replicas {
         let name = format!("replica-{id}");
-        let arguments = ["replica".into(), directory.join(&name).into_os_string()];
+        let mut arguments = vec!["replica".into(), directory.join(&name).into_os_string()];
+        for (name, directory) in &options.clusters {
+            let directory = std::path::absolute(directory)?;
+            let mut call = OsString::from(name);
+            call.push("=");
+            call.push(directory);
+            arguments.extend(["--call".into(), call]);
+        }
         children.start(&options.program, name, &arguments)?;
     }
     if let Some(address) = options.gateway {
@@ -338,6 +347,7 @@ mod tests {
             directory: Some(directory.into()),
             gateway: None,
             metrics: None,
+            clusters: Vec::new(),
             algorithm: None,
             schedule: None,
         }
@@ -363,7 +373,7 @@ mod tests {
         prepare(&options(&directory)).unwrap();
         let refused = prepare(&DevOptions { replicas: Some(4), ..options(&directory) }).unwrap_err().to_string();
         assert!(refused.contains("3, not 4") && refused.contains("leave the flag out"), "{refused}");
-        let other = Some(crate::config::Schedule::Sequential);
+        let other = Some("sequential".parse().unwrap());
         let refused = prepare(&DevOptions { schedule: other, ..options(&directory) }).unwrap_err().to_string();
         assert!(refused.contains("schedule"), "{refused}");
         std::fs::write(place.path().join("letter"), "of somebody").unwrap();

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   config     directories, keys, settings              node       a replica: the event loop around the pure core
-//!   transport  TCP + TLS, mutual, pinned keys           admin      the signed status query
+//!   schedule   presets and parameters in words          tuning     local parameters
+//!   transport  TCP + TLS, mutual, pinned keys           admin      what the administrator asks of replicas
 //!   storage    the write-ahead log                      metrics    counters for Prometheus
+//!   oracle     whom handlers may call outside           trace      a recorded schedule as a page
 //!   client     a cluster's client                       gateway    hosts a sans-IO protocol for applications
 //! ```
 //! Everything that decides lives in pure crates (`replica`, `consensus`, `trusted`, `scheduler`, `client`); here are
@@ -18,14 +20,20 @@ pub mod gateway;
 pub mod load;
 pub mod metrics;
 pub mod node;
+pub mod oracle;
+pub mod schedule;
 pub mod storage;
+pub mod trace;
 pub mod transport;
+pub mod tuning;
 pub mod verify;
 
-pub use cli::main;
+pub use cli::{main, main_with};
 pub use client::Client;
 pub use unisono_execution::{
-    CallError, Context, Fault, Guard, Input, Invoke, Key, LockError, Mutex, Objects, Output, Queue, QueueId, ReadGuard,
-    RwLock, Service, State, Table, Timestamp, UnknownOperation, Value, borsh, macro_support, testing,
+    Bytes, CallError, CallRefused, Change, ClassRule, Context, Declaration, DeclaredContext, DeclaredLock, Fault,
+    Guard, Input, Invoke, InvokeError, JoinHandle, Key, Lane, LockError, Mode, Mutex, Objects, Order, Output,
+    Predicate, Queue, QueueId, ReadGuard, RwLock, Semaphore, Service, State, Table, Timestamp, TooManyChildren,
+    UnknownOperation, Value, borsh, macro_support, recording, testing,
 };
 pub use unisono_macros::{Input, State, service};

@@ -17,8 +17,12 @@
 //! cannot keep peers from being heard.
 //! Invariant: after a failed write nothing is answered any more, and the process ends saying why.
 
+mod administer;
 mod core;
+mod counters;
 mod links;
+mod messages;
+mod outside;
 mod register;
 mod timers;
 

@@ -5,6 +5,8 @@
 mod bank; // with its own tests
 #[path = "../examples/counter.rs"]
 mod counter;
+#[path = "../examples/workflow.rs"]
+mod workflow;
 
 use unisono::testing;
 
@@ -14,4 +16,13 @@ fn the_counter_counts() {
     let recording = testing::check_all::<counter::Counter>(&operations, 0..5).unwrap().swap_remove(0);
     let last = recording.trace.outcomes.into_values().next_back().unwrap().unwrap();
     assert_eq!(*last, 55u64.to_le_bytes());
+}
+
+#[test]
+fn the_shop_comes_to_the_same_under_every_schedule() {
+    let order = |sheets, currency: &str| workflow::ShopOperation::place(sheets, currency.into());
+    let mut operations = vec![workflow::ShopOperation::receipt(2), workflow::ShopOperation::serve(2_000)];
+    operations.extend([order(3, "EUR"), order(1, "USD"), order(2, "SLOW"), workflow::ShopOperation::receipt(1)]);
+    operations.extend((0..4).map(|_| workflow::ShopOperation::serve(1_000)));
+    testing::check_all::<workflow::Shop>(&operations, 0..5).unwrap();
 }

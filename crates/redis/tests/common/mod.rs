@@ -6,14 +6,11 @@ use std::collections::BTreeMap;
 use unisono::gateway::{Action, Bytes, BytesMut, Connection as _, Protocol};
 use unisono_execution::{Executor, Settings};
 use unisono_redis::{Gateway, Redis, gateway};
-use unisono_scheduler::{Order, Parameters, Scheduler, sequential::Sequential, uds::Uds};
+use unisono_scheduler::{Parameters, Scheduler, sequential::Sequential, uds::Uds};
 use unisono_types::{Done, Outcome, Position, RequestNumber, SequenceNumber, SessionId, Timestamp, Work};
 
 /// Rounds of answers and operations before a test is stuck.
 const ROUNDS_MAX: usize = 100_000;
-
-/// A few primaries with a few steps each: rounds end in the middle of things.
-const PARAMETERS: Parameters = Parameters { primaries: 4, steps: 4, order: Order::RoundRobin, flush_rounds: 16 };
 
 /// Which scheduler, and who chooses what runs next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +25,8 @@ impl Schedule {
     pub(crate) fn scheduler(self) -> Box<dyn Scheduler> {
         match self {
             Self::Sequential => Box::new(Sequential::new()),
-            Self::Uds(_) => Box::new(Uds::new(PARAMETERS)),
+            // A few primaries with a few steps each: rounds end in the middle of things.
+            Self::Uds(_) => Box::new(Uds::new(Parameters { primaries: 4, ..Parameters::uds() })),
         }
     }
 }
@@ -214,6 +212,7 @@ impl Cluster {
                         self.submit(Work::Tick(Timestamp(self.now)));
                     }
                     Done::Starved { .. } | Done::Marked(_) => {}
+                    Done::Called { .. } => unreachable!("no command asks the outside"),
                 }
             }
         }

@@ -10,6 +10,7 @@ use crate::{
     gateway::Setup,
     metrics::Endpoint,
     node::{self, write_whole},
+    oracle::Oracles,
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -40,6 +41,8 @@ pub(super) struct ReplicaArguments {
     /// Where its metrics can be read, at /metrics [default: any free port].
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    calls: super::CallArguments,
 }
 
 #[derive(Args, Debug)]
@@ -61,16 +64,17 @@ pub(super) struct GatewayArguments {
     metrics: Option<SocketAddr>,
 }
 
-pub(super) fn replica<S: Service>(arguments: ReplicaArguments) -> anyhow::Result<()> {
+pub(super) fn replica<S: Service>(arguments: ReplicaArguments, oracles: Oracles) -> anyhow::Result<()> {
     start_logging();
     allow_many_files();
-    let config = ReplicaConfig::load(&arguments.dir)?;
+    let mut config = ReplicaConfig::load(&arguments.dir)?;
+    config.clusters.extend(arguments.calls.clusters);
     super::block_on(async move {
         let name = format!("replica-{}", config.id);
         let run_directory = config.run_directory();
         let metrics = serve_metrics(arguments.metrics, &run_directory, &name).await?;
         let listen = config.listen.clone();
-        let node = node::Node::start::<S>(config).await?;
+        let node = node::Node::start_with::<S>(config, oracles).await?;
         let _pid = PidFile::write(&run_directory, &name)?;
         println!("ready listen={listen} metrics={}", metrics.address);
         Ok(node.run(interrupted()).await?)

@@ -28,12 +28,12 @@ pub(super) async fn execute(arguments: StatusArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_reachable(replica: &Value) -> bool {
+pub(super) fn is_reachable(replica: &Value) -> bool {
     replica["reachable"] == true
 }
 
 /// Columns for people: title and the field that stands in it.
-const COLUMNS: [(&str, &str); 8] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("view", "view"),
     ("leader", "leader"),
     ("height", "height"),
@@ -41,6 +41,8 @@ const COLUMNS: [(&str, &str); 8] = [
     ("round", "round"),
     ("root height", "root_height"),
     ("state root", "state_root"),
+    ("workers", "workers"),
+    ("ahead", "start_ahead"),
     ("pid", "pid"),
 ];
 
@@ -48,8 +50,44 @@ const COLUMNS: [(&str, &str); 8] = [
 const ROOT_DIGITS: usize = 16;
 
 fn table(replicas: &[Value]) -> String {
-    let mut rows =
-        vec![["replica", ""].into_iter().chain(COLUMNS.map(|(title, _)| title)).map(str::to_owned).collect()];
+    let mut text = to_table(&COLUMNS, replicas);
+    let mut schedules: Vec<String> = replicas.iter().filter(|replica| is_reachable(replica)).map(schedule).collect();
+    schedules.dedup();
+    match schedules.as_slice() {
+        [] => {}
+        [one] => text.push_str(&format!("schedule  {one}\n")),
+        // While a change is on its way; or one of them lags behind.
+        several => several.iter().for_each(|one| text.push_str(&format!("schedule  {one} (not all alike just now)\n"))),
+    }
+    if let Some(height) = differing_height(replicas) {
+        text.push_str(&format!("STATE ROOTS DIFFER at height {height}: at least one of these replicas is faulty\n"));
+    }
+    text
+}
+
+fn schedule(replica: &Value) -> String {
+    let name = replica["schedule"].as_str().unwrap_or("unknown");
+    match in_words(&replica["parameters"]).as_str() {
+        "" => name.to_owned(),
+        words => format!("{name}: {words}"),
+    }
+}
+
+/// Parameters of the schedule as `reconfigure` takes them; nothing for a schedule without.
+pub(super) fn in_words(parameters: &Value) -> String {
+    let word = |(title, field): (&str, &str)| match &parameters[field] {
+        Value::Null => None,
+        Value::String(text) => Some(format!("{title}={text}")),
+        other => Some(format!("{title}={other}")),
+    };
+    let names = [("n", "n"), ("steps", "steps"), ("order", "order"), ("flush-rounds", "flush_rounds")];
+    names.into_iter().chain([("predicate", "predicate")]).filter_map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// One row per replica.
+pub(super) fn to_table(shown: &[(&str, &str)], replicas: &[Value]) -> String {
+    let titles = shown.iter().map(|(title, _)| *title);
+    let mut rows = vec![["replica", ""].into_iter().chain(titles).map(str::to_owned).collect()];
     for replica in replicas {
         let id = replica["id"].to_string();
         if !is_reachable(replica) {
@@ -57,7 +95,7 @@ fn table(replicas: &[Value]) -> String {
             continue;
         }
         let mut row = vec![id, String::new()];
-        row.extend(COLUMNS.map(|(_, field)| match &replica[field] {
+        row.extend(shown.iter().map(|(_, field)| match &replica[*field] {
             Value::String(text) => text.chars().take(ROOT_DIGITS).collect(),
             other => other.to_string(),
         }));
@@ -73,9 +111,6 @@ fn table(replicas: &[Value]) -> String {
         let line = cells.map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ");
         text.push_str(line.trim_end());
         text.push('\n');
-    }
-    if let Some(height) = differing_height(replicas) {
-        text.push_str(&format!("STATE ROOTS DIFFER at height {height}: at least one of these replicas is faulty\n"));
     }
     text
 }
@@ -96,7 +131,10 @@ mod tests {
         json!({
             "id": id, "reachable": true, "view": 2, "leader": 1, "height": 120, "executed": 119, "round": 7,
             "root_height": 100, "state_root": "0123456789abcdef0123456789abcdef", "pid": 4242,
-            "recent_roots": [[50, "aa"], [100, root]],
+            "recent_roots": [[50, "aa"], [100, root]], "workers": 2, "start_ahead": 64, "schedule": "uds",
+            "parameters": {
+                "n": 64, "steps": "unlimited", "order": "quantum:8", "flush_rounds": 16, "predicate": "all",
+            },
         })
     }
 
@@ -104,12 +142,23 @@ mod tests {
     fn the_table_shows_who_is_where() {
         let text = table(&[replica(0, "bb"), json!({"id": 1, "reachable": false}), replica(2, "bb")]);
         let expected = "\
-replica               view  leader  height  executed  round  root height  state root        pid
-0                     2     1       120     119       7      100          0123456789abcdef  4242
+replica               view  leader  height  executed  round  root height  state root        workers  ahead  pid
+0                     2     1       120     119       7      100          0123456789abcdef  2        64     4242
 1        unreachable
-2                     2     1       120     119       7      100          0123456789abcdef  4242
+2                     2     1       120     119       7      100          0123456789abcdef  2        64     4242
+schedule  uds: n=64 steps=unlimited order=quantum:8 flush-rounds=16 predicate=all
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_schedule_without_parameters_is_only_named_and_two_are_both_shown() {
+        let mut sequential = replica(0, "bb");
+        sequential["schedule"] = "sequential".into();
+        sequential["parameters"] = Value::Null;
+        assert!(table(&[sequential.clone()]).ends_with("schedule  sequential\n"));
+        let text = table(&[sequential, replica(1, "bb")]);
+        assert_eq!(text.matches("not all alike").count(), 2, "{text}");
     }
 
     #[test]

@@ -38,13 +38,18 @@ fn the_shape_of_the_command_line_is_consistent() {
 
 #[test]
 fn what_cannot_be_understood_exits_with_2() {
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 13] = [
         &[],
         &["fly"],
         &["dev", "--replicas", "many"],
         &["dev", "--redis", "6379"],
         &["dev", "--schedule", "magic"],
+        &["dev", "--call", "bank"],
         &["init"],
+        &["reconfigure", "x"],
+        &["reconfigure"],
+        &["tune", "x"],
+        &["tune", "set", "x"],
         &["bench"],
         &["bench", "--cluster", "x", "--redis", "127.0.0.1:1"],
     ];
@@ -53,6 +58,29 @@ fn what_cannot_be_understood_exits_with_2() {
     }
     assert_eq!(run(&["--help"]), DONE);
     assert_eq!(run(&["--version"]), DONE);
+}
+
+#[test]
+fn a_wrong_word_is_answered_with_the_right_ones() {
+    for (words, expected) in [
+        (&["reconfigure", "n=2", "speed=9", "x"][..], "write n=, steps=, order="),
+        (&["reconfigure", "n=0", "x"], "begin at 1"),
+        (&["reconfigure", "order=explicit:0,x", "x"], "explicit:SLOT,SLOT"),
+        (&["tune", "set", "workers=many", "x"], "workers=NUMBER"),
+        (&["tune", "set", "workers=100000", "x"], "at most 1024"),
+        (&["dev", "--schedule", "magic"], "pds1, pds2, round-robin"),
+        (&["dev", "--call", "bank"], "NAME=DIR/client"),
+    ] {
+        assert_eq!(run(words), NOT_UNDERSTOOD, "{words:?}");
+        let line = std::iter::once("unisono").chain(words.iter().copied());
+        let error = CommandLine::try_parse_from(line).unwrap_err().to_string();
+        assert!(error.contains(expected), "{words:?}: {error}");
+    }
+    let mut shape = CommandLine::command();
+    let help = shape.find_subcommand_mut("reconfigure").unwrap().render_long_help().to_string();
+    for word in ["n=NUMBER|all", "steps=", "order=quantum:", "order=explicit:", "flush-rounds=", "predicate="] {
+        assert!(help.contains(word), "{help}");
+    }
 }
 
 #[test]
@@ -73,10 +101,14 @@ fn errors_say_what_to_do() {
     let place = tempfile::tempdir().unwrap();
     let nowhere = place.path().join("nowhere");
     let nowhere = nowhere.to_str().unwrap();
-    for command in ["replica", "status"] {
-        let error = error_of(&[command, nowhere]);
-        assert!(error.contains("unisono init"), "{command}: {error}");
+    let without_cluster: [&[&str]; 5] =
+        [&["replica"], &["status"], &["reconfigure", "n=2"], &["tune", "set", "workers=2"], &["tune", "show"]];
+    for words in without_cluster {
+        let error = error_of(&[words, &[nowhere]].concat());
+        assert!(error.contains("unisono init"), "{words:?}: {error}");
     }
+    let twice = error_of(&["reconfigure", "n=2", "n=3", nowhere]);
+    assert!(twice.contains("n is given twice"), "{twice}");
     let error = error_of(&["dev", "--dir", nowhere, "--algorithm", "paxos"]);
     assert!(error.contains("paxos") && error.contains("aphousia"), "{error}");
     let error = error_of(&["gateway", nowhere, "--listen", "127.0.0.1:1"]);

@@ -66,7 +66,7 @@ impl Agreed {
                 }
                 vec![Answer::NoSession { session: *session }]
             }
-            FrameBody::System { .. } => panic!("a client made a system entry"),
+            other => panic!("no client says {other:?}"),
         }
     }
 
@@ -130,7 +130,7 @@ async fn stage(agreed: Agreed) -> (ClientConfig, Arc<Agreed>) {
             }
         }));
     }
-    let cluster = Cluster { membership, schedule: Schedule::Sequential };
+    let cluster = Cluster { membership, schedule: Schedule::default() };
     (ClientConfig { cluster, keys: vec![key(50)] }, agreed)
 }
 

@@ -1,5 +1,7 @@
 //! What can be wrong with a directory. Every text names the file and says what to do about it.
 
+use crate::schedule::{UnknownSchedule, WordError};
+use crate::tuning::TuningError;
 use std::{io, path::PathBuf};
 use unisono_types::{ConfigurationError, ReplicaId};
 
@@ -109,8 +111,29 @@ pub enum ConfigError {
     #[error("there is no agreement algorithm {0:?}: this version has \"aphousia\"")]
     UnknownAlgorithm(String),
     /// A schedule that this version does not have.
-    #[error("there is no schedule {0:?}: this version has \"uds\" and \"sequential\"")]
-    UnknownSchedule(String),
+    #[error("{path}: {reason}")]
+    UnknownSchedule {
+        /// The file.
+        path: PathBuf,
+        /// Which, and which there are.
+        reason: UnknownSchedule,
+    },
+    /// Parameters of the schedule that make no sense.
+    #[error("{path}: parameters: {reason}")]
+    Parameters {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: WordError,
+    },
+    /// Local parameters out of bounds.
+    #[error("{path}: {reason}")]
+    Tuning {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: TuningError,
+    },
     /// No port is free.
     #[error("no free port was found on 127.0.0.1: name addresses with --hosts")]
     NoPort,

@@ -85,15 +85,14 @@ pub(super) fn numbered_keys(directory: &Path) -> Result<Vec<PathBuf>, ConfigErro
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
+/// The bytes that are written as two hexadecimal digits each.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
+pub(super) fn from_hex_of<const N: usize>(text: &str) -> Option<[u8; N]> {
+    from_hex(text)?.try_into().ok()
 }

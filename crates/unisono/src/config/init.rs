@@ -73,13 +73,13 @@ pub fn init(directory: impl AsRef<Path>, options: &InitOptions) -> Result<Member
         rotation: 0,
         limits: Limits::default(),
     };
-    let cluster_text = to_toml(&ClusterFile::new(&configuration, options.schedule));
+    let cluster_text = to_toml(&ClusterFile::new(&configuration, &options.schedule));
 
     for (index, (host, register)) in (0u16..).zip(hosts.iter().zip(&registers)) {
         let replica = directory.join(format!("replica-{index}"));
         files::make_directory(&replica.join(DATA_DIRECTORY))?;
         files::write_new(&replica.join(CLUSTER_FILE), cluster_text.as_bytes())?;
-        let process = ProcessFile { replica: index, listen: None, workers: 0 };
+        let process = ProcessFile { replica: index, ..ProcessFile::default() };
         files::write_new(&replica.join(PROCESS_FILE), to_toml(&process).as_bytes())?;
         host.write_new(&replica.join(HOST_KEY_FILE))?;
         register.write_new(&replica.join(REGISTER_KEY_FILE))?;

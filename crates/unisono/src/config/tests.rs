@@ -38,6 +38,29 @@ fn what_init_makes_loads_and_agrees() {
 }
 
 #[test]
+fn what_a_cluster_begins_with_is_written_down_and_an_older_file_means_the_preset() {
+    let directory = tempfile::tempdir().unwrap();
+    let schedule: Schedule = "pds2".parse().unwrap();
+    init(directory.path(), &InitOptions { schedule: schedule.clone(), ..InitOptions::default() }).unwrap();
+    let replica = directory.path().join("replica-0");
+    let loaded = ReplicaConfig::load(&replica).unwrap();
+    assert_eq!((loaded.cluster.schedule, loaded.workers), (schedule.clone(), 0));
+    assert_eq!(loaded.start_ahead, schedule.start_ahead());
+    let path = replica.join("cluster.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("parameters")).unwrap();
+    assert_eq!(line, r#"parameters = "n=16 steps=2 order=round-robin flush-rounds=16 predicate=all""#);
+    fs::write(&path, text.replace(line, r#"parameters = "n=9""#)).unwrap();
+    let parameters = ReplicaConfig::load(&replica).unwrap().cluster.schedule.parameters().cloned().unwrap();
+    assert_eq!((parameters.primaries, parameters.steps), (9, 2));
+    fs::write(&path, text.replace(line, "")).unwrap();
+    assert_eq!(ReplicaConfig::load(&replica).unwrap().cluster.schedule, schedule);
+    fs::write(replica.join("process.toml"), "replica = 0\nworkers = 2\nstart_ahead = 7\n").unwrap();
+    let loaded = ReplicaConfig::load(&replica).unwrap();
+    assert_eq!((loaded.workers, loaded.start_ahead), (2, 7));
+}
+
+#[test]
 fn nobody_else_may_read_anything() {
     let directory = made();
     let mut stack = vec![directory.path().to_path_buf()];
@@ -133,6 +156,8 @@ fn settings_that_are_unknown_wrong_or_contradictory_are_refused() {
     check("process.toml", &|_| "replica = ".into(), "cannot be understood");
     check("cluster.toml", &|text| text.replacen("algorithm = \"aphousia\"", "algorithm = \"paxos\"", 1), "paxos");
     check("cluster.toml", &|text| text.replacen("schedule = \"uds\"", "schedule = \"magic\"", 1), "magic");
+    check("cluster.toml", &|text| text.replacen("parameters = \"n=64", "parameters = \"n=0", 1), "begin at 1");
+    check("process.toml", &|text| format!("{text}workers = 5000\n"), "at most 1024");
     check("cluster.toml", &|text| text.replacen("admin_key = \"", "admin_key = \"zz", 1), "not hexadecimal");
     check("cluster.toml", &|text| text.replacen("id = 1", "id = 5", 1), "without gaps");
     check("cluster.toml", &|text| text.replacen("window = 4096", "window = 0", 1), "limits");

@@ -1,16 +1,21 @@
 //! The event loop.
 
 use super::NodeError;
+use super::administer::admit;
+use super::counters::Counters;
 use super::links::{Arrival, Arrivals, Links, Source};
+use super::messages::{Algorithm, AlgorithmMessage, Checked, Received, check, encoded, label, parse};
+use super::outside::{self, Outside};
 use super::register::DurableRegister;
 use super::timers::Timers;
 use crate::admin;
-use crate::config::{ReplicaConfig, Schedule};
+use crate::config::ReplicaConfig;
+use crate::oracle::{Call, Oracles};
 use crate::storage::{
     self, CommittedBlock, Entry, LogReader, LogSettings, LogThread, Owner, RealDisk, Recovered, Report, StorageError,
     Ticket,
 };
-use crate::transport::{self, Accepted, Acceptor, Inbound, Link, LinkEvent, Role};
+use crate::transport::{self, Accepted, Acceptor, LinkEvent};
 use crate::verify::Pool;
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
@@ -23,19 +28,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use unisono_consensus::aphousia::{self, Aphousia, Header};
+use unisono_consensus::aphousia::{self, Header};
 use unisono_consensus::{Consensus, PersistId, Provide, Record, RegisterAnswer};
 use unisono_execution::{Executor, Service};
-use unisono_replica::{HaltReason, Input, MarkRule, Output, PeerMessage, Replica, Settings, Status};
-use unisono_scheduler::{Order, Parameters, Scheduler, sequential::Sequential, uds::Uds};
-use unisono_types::{
-    ClientMessage, Digest, Done, Frame, Message, Rejected, ReplicaId, SequenceNumber, Time, Unverified, Verified,
-    VerifyContext, Work, decode,
-};
-
-/// What the pure core is run with in this version.
-type Algorithm = Aphousia;
-type AlgorithmMessage = <Algorithm as Consensus>::Message;
+use unisono_replica::{GrantRecord, HaltReason, Input, MarkRule, Output, PeerMessage, Replica, Settings};
+use unisono_types::{CallAnswer, CallId, Digest, Done, ReplicaId, SequenceNumber, Time, VerifyContext, Work, decode};
 
 /// Messages taken from each queue per wake-up: enough to fill a block, few enough that timers are on time.
 const ARRIVALS_MAX: usize = 512;
@@ -63,12 +60,13 @@ const PREDECESSOR: Duration = Duration::from_secs(2);
 const PREDECESSOR_LOOK: Duration = Duration::from_millis(10);
 
 /// Everything that reaches the loop but messages of links.
-enum Notice {
+pub(super) enum Notice {
     Accepted(Accepted),
     Stored(Report),
     Worked,
     Provided { to: ReplicaId, message: Option<Bytes> },
-    Status(oneshot::Sender<serde_json::Value>),
+    Admin(admin::Request, oneshot::Sender<serde_json::Value>),
+    Outside { call: CallId, answer: CallAnswer },
 }
 
 /// What a group commit lets happen.
@@ -77,26 +75,17 @@ enum Promise {
     Answered(RegisterAnswer),
 }
 
-/// What a link sent, before the check of signatures.
-enum Received {
-    Peer(ReplicaId, PeerMessage<AlgorithmMessage>),
-    Client(Frame),
-}
-
-/// What a link sent, behind it.
-enum Checked {
-    Peer(ReplicaId, Verified<PeerMessage<AlgorithmMessage>>),
-    Client(Verified<Frame>),
-}
-
 /// One replica: its log is open, its state is up to the log's end, it listens.
 pub struct Node {
     listener: Option<TcpListener>,
-    config: ReplicaConfig,
-    context: Arc<VerifyContext>,
-    replica: Replica<Algorithm>,
-    register: DurableRegister,
-    executor: Executor,
+    pub(super) config: ReplicaConfig,
+    pub(super) context: Arc<VerifyContext>,
+    pub(super) replica: Replica<Algorithm>,
+    pub(super) register: DurableRegister,
+    pub(super) executor: Executor,
+    /// Handlers run on threads: their reports must wake the loop.
+    pub(super) threaded: Arc<AtomicBool>,
+    outside: Outside,
     executed: SequenceNumber,
     log: LogThread,
     reader: LogReader,
@@ -106,7 +95,7 @@ pub struct Node {
     worked: Arc<AtomicBool>,
     timers: Timers,
     started: Instant,
-    inputs: Vec<Input<AlgorithmMessage>>,
+    pub(super) inputs: Vec<Input<AlgorithmMessage>>,
     outputs: Vec<Output<AlgorithmMessage>>,
     done: Vec<Done>,
     /// The group that is being gathered, and what it lets happen.
@@ -121,46 +110,8 @@ pub struct Node {
     providing: BTreeSet<ReplicaId>,
     halted: Option<HaltReason>,
     counters: Counters,
-}
-
-struct Counters {
-    wakeups: metrics::Counter,
-    messages: metrics::Counter,
-    requests: metrics::Counter,
-    finished: metrics::Counter,
-    replies: metrics::Counter,
-    decisions: metrics::Gauge,
-    executed: metrics::Gauge,
-    view: metrics::Gauge,
-    pending: metrics::Gauge,
-    clients: metrics::Gauge,
-    peers: metrics::Gauge,
-    log_queue: metrics::Gauge,
-    sync: metrics::Histogram,
-    group: metrics::Histogram,
-    wakeup: metrics::Histogram,
-}
-
-impl Counters {
-    fn new() -> Self {
-        Self {
-            wakeups: metrics::counter!("unisono_wakeups_total"),
-            messages: metrics::counter!("unisono_messages_total"),
-            requests: metrics::counter!("unisono_requests_ordered_total"),
-            finished: metrics::counter!("unisono_requests_finished_total"),
-            replies: metrics::counter!("unisono_replies_total"),
-            decisions: metrics::gauge!("unisono_height"),
-            executed: metrics::gauge!("unisono_executed"),
-            view: metrics::gauge!("unisono_view"),
-            pending: metrics::gauge!("unisono_pending_frames"),
-            clients: metrics::gauge!("unisono_client_links"),
-            peers: metrics::gauge!("unisono_peer_links_up"),
-            log_queue: metrics::gauge!("unisono_log_queue_bytes"),
-            sync: metrics::histogram!("unisono_log_sync_seconds"),
-            group: metrics::histogram!("unisono_log_group_size"),
-            wakeup: metrics::histogram!("unisono_wakeup_messages_size"),
-        }
-    }
+    /// A recorded schedule that the administrator is fetching, in canonical bytes.
+    pub(super) recorded: Bytes,
 }
 
 impl std::fmt::Debug for Node {
@@ -176,6 +127,14 @@ impl Node {
     /// # Errors
     /// [`NodeError`], which says what to do.
     pub async fn start<S: Service>(config: ReplicaConfig) -> Result<Self, NodeError> {
+        Self::start_with::<S>(config, Oracles::default()).await
+    }
+
+    /// [`start`](Self::start) with somebody outside whom the handlers may call.
+    ///
+    /// # Errors
+    /// [`NodeError`], which says what to do.
+    pub async fn start_with<S: Service>(config: ReplicaConfig, oracles: Oracles) -> Result<Self, NodeError> {
         // First of all, so that a port in use shows before the log is replayed.
         let begin = Instant::now();
         let listener = loop {
@@ -196,13 +155,13 @@ impl Node {
             }
             tokio::time::sleep(PREDECESSOR_LOOK).await;
         };
-        let mut node = Self::recover::<S>(&config, disk)?;
+        let mut node = Self::recover::<S>(&config, disk, oracles)?;
         node.listener = Some(listener);
         Ok(node)
     }
 
     /// Opens the log and brings the state up to its end.
-    fn recover<S: Service>(config: &ReplicaConfig, disk: RealDisk) -> Result<Self, NodeError> {
+    fn recover<S: Service>(config: &ReplicaConfig, disk: RealDisk, mut oracles: Oracles) -> Result<Self, NodeError> {
         // Counts from here on, even if nobody reads it.
         crate::metrics::install();
         let context = Arc::new(config.cluster.verify_context());
@@ -232,14 +191,20 @@ impl Node {
         let executor_settings = unisono_execution::Settings {
             cluster: context.cluster,
             workers: config.workers,
+            start_ahead: config.start_ahead,
             ..unisono_execution::Settings::default()
         };
+        for (name, directory) in &config.clusters {
+            oracles.cluster(name, directory);
+        }
         let mut node = Self {
             listener: None,
             config: config.clone(),
             replica: Replica::new(settings, consensus),
             register,
-            executor: Executor::new::<S>(scheduler(config.cluster.schedule), executor_settings),
+            executor: Executor::new::<S>(config.cluster.schedule.scheduler(), executor_settings),
+            threaded: Arc::new(AtomicBool::new(config.workers > 0)),
+            outside: Outside::new(oracles, config.id, notify.clone()),
             executed: SequenceNumber(0),
             log,
             reader,
@@ -259,6 +224,7 @@ impl Node {
             sync_is_fast: false,
             waiting: VecDeque::new(),
             providing: BTreeSet::new(),
+            recorded: Bytes::new(),
             halted: None,
             counters: Counters::new(),
         };
@@ -296,7 +262,7 @@ impl Node {
                     }
                 }
             }
-            if self.config.workers > 0 {
+            if self.executor.workers() > 0 {
                 self.executor.wait_idle();
             }
             // What finishes now goes into the stored replies; there is nobody to send anything to yet.
@@ -318,14 +284,15 @@ impl Node {
     /// Never: a node that was started has its listener.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
         let listener = self.listener.take().expect("only start makes nodes");
-        if self.config.workers > 0 {
-            let (worked, notify) = (Arc::clone(&self.worked), self.notify.clone());
-            self.executor.set_notify(Arc::new(move || {
-                if !worked.swap(true, Ordering::AcqRel) {
-                    drop(notify.send(Notice::Worked));
-                }
-            }));
-        }
+        let (threaded, worked, notify) = (Arc::clone(&self.threaded), Arc::clone(&self.worked), self.notify.clone());
+        self.executor.set_notify(Arc::new(move || {
+            // Without threads the loop itself runs the handlers and takes what they report.
+            if threaded.load(Ordering::Acquire) && !worked.swap(true, Ordering::AcqRel) {
+                drop(notify.send(Notice::Worked));
+            }
+        }));
+        let started = self.started;
+        self.executor.set_clock(Arc::new(move || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)));
         let (mut links, mut arrivals) = Links::start(&self.config);
         let acceptor = Acceptor::new(&self.config.host, self.config.cluster.membership.clone());
         let notify = self.notify.clone();
@@ -402,10 +369,11 @@ impl Node {
                     links.send(to, message);
                 }
             }
-            Notice::Status(answer) => {
+            Notice::Admin(request, answer) => {
                 // Whoever asked may be gone.
-                drop(answer.send(admin::describe(&self.status(), self.register.describe(), std::process::id())));
+                drop(answer.send(self.administer(request)));
             }
+            Notice::Outside { call, answer } => self.inputs.push(Input::Outside { call, answer }),
         }
         Ok(())
     }
@@ -422,10 +390,6 @@ impl Node {
                 Promise::Answered(answer) => Input::Answered(answer),
             }));
         }
-    }
-
-    fn status(&self) -> Status {
-        self.replica.status()
     }
 
     /// Checks what links sent and feeds it.
@@ -507,7 +471,7 @@ impl Node {
                 self.inputs.clear();
                 break;
             }
-            if self.config.workers == 0 {
+            if self.executor.workers() == 0 {
                 self.executor.run_until_idle();
             }
             self.collect();
@@ -618,11 +582,19 @@ impl Node {
                 }
                 self.executor.submit(work);
             }
+            Output::Ask { call, target, request } => {
+                let call = Call { cluster: self.context.cluster, id: call };
+                self.outside.ask(outside::Question { call, target, request });
+            }
             Output::Provide(provide) => self.provide(provide),
             Output::QueryLeaves { query, after, limit } => {
                 self.collect();
                 let leaves = self.executor.leaves(after.as_deref(), limit);
                 self.inputs.push(Input::Leaves { query, leaves });
+            }
+            Output::QueryGrants { query, from, limit } => {
+                let grants = self.executor.grants(from, limit).into_iter().map(grant_record).collect();
+                self.inputs.push(Input::Grants { query, grants });
             }
             Output::Halt(reason) => self.halted = Some(reason),
             Output::Suspect { peer, reason } => {
@@ -683,43 +655,10 @@ fn poll_arrivals(
     peers | clients
 }
 
-/// Reads one message. Its share of the budget is free again afterwards: what the core keeps, it bounds.
-fn parse(source: Source, message: Inbound, context: &VerifyContext) -> Result<Received, Rejected> {
-    let bytes = message.bytes.clone();
-    match source {
-        Source::Dialed(peer) | Source::Peer(peer, _) => Ok(Received::Peer(peer, PeerMessage::parse(bytes, context)?)),
-        Source::Client(_) => {
-            let limit = context.membership.configuration().limits.frame_bytes as usize;
-            let ClientMessage::Frame(wire) = decode(&bytes, limit + 64).map_err(|_| Rejected::Malformed)?;
-            Ok(Received::Client(Frame::parse(context.cluster, wire, limit)?))
-        }
-    }
-}
-
-/// Checks the signatures of one message.
-fn check(message: Received, context: &VerifyContext) -> Result<Checked, Rejected> {
-    match message {
-        Received::Peer(peer, message) => Ok(Checked::Peer(peer, Unverified::new(message).verify(context)?)),
-        Received::Client(frame) => Ok(Checked::Client(Unverified::new(frame).verify(context)?)),
-    }
-}
-
-const fn label(reason: Rejected) -> &'static str {
-    match reason {
-        Rejected::Malformed => "malformed",
-        Rejected::TooLarge => "too_large",
-        Rejected::BadSignature => "bad_signature",
-        Rejected::NotAMember => "not_a_member",
-        Rejected::WrongSender => "wrong_sender",
-        Rejected::Foreign => "foreign",
-        Rejected::Inconsistent => "inconsistent",
-    }
-}
-
-fn encoded(message: &PeerMessage<AlgorithmMessage>) -> Bytes {
-    let mut bytes = Vec::new();
-    message.encode(&mut bytes);
-    bytes.into()
+/// A grant as `execution` names it, for `replica`, which does not know that.
+fn grant_record(grant: unisono_execution::GrantRecord) -> GrantRecord {
+    let unisono_execution::GrantRecord { number, round, position, path, lock, write, writers_before } = grant;
+    GrantRecord { number, round, position, path, lock, write, writers_before }
 }
 
 fn provided(blocks: Vec<CommittedBlock>) -> Option<Bytes> {
@@ -733,44 +672,4 @@ fn parent_of(block: &Bytes) -> Option<Digest> {
     let (length, rest) = block.split_first_chunk::<4>()?;
     let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
     decode::<Header>(header, header.len()).ok().map(|header| header.parent)
-}
-
-fn scheduler(schedule: Schedule) -> Box<dyn Scheduler> {
-    match schedule {
-        Schedule::Sequential => Box::new(Sequential::new()),
-        // Agreed, since it decides results; the tuner will own it.
-        Schedule::Uds => {
-            Box::new(Uds::new(Parameters { primaries: 16, steps: 8, order: Order::RoundRobin, flush_rounds: 4 }))
-        }
-    }
-}
-
-/// What becomes of an accepted connection.
-async fn admit(result: Result<Accepted, transport::LinkError>, notify: mpsc::UnboundedSender<Notice>) {
-    match result {
-        Ok(Accepted { role: Role::Admin, link }) => serve_admin(link, &notify).await,
-        Ok(accepted) => drop(notify.send(Notice::Accepted(accepted))),
-        Err(error) => {
-            metrics::counter!("unisono_links_refused_total", "reason" => error.label()).increment(1);
-            tracing::debug!("refused a connection: {error}");
-        }
-    }
-}
-
-async fn serve_admin(mut link: Link, notify: &mpsc::UnboundedSender<Notice>) {
-    while let Ok(bytes) = link.read().await {
-        let Ok(admin::Request::Status) = serde_json::from_slice(&bytes) else {
-            metrics::counter!("unisono_rejected_total", "kind" => "admin", "reason" => "malformed").increment(1);
-            return;
-        };
-        let (answer, answered) = oneshot::channel();
-        if notify.send(Notice::Status(answer)).is_err() {
-            return;
-        }
-        let Ok(status) = answered.await else { return };
-        let bytes = serde_json::to_vec(&status).expect("a JSON value has a JSON form");
-        if link.write(&bytes).await.is_err() {
-            return;
-        }
-    }
 }

@@ -1,14 +1,17 @@
 //! Three replicas on loopback sockets with real logs, and a client that votes on their answers.
 
 use super::*;
-use crate::admin;
+use crate::admin::{self, Administrator};
 use crate::client::Client;
 use crate::config::{AdminConfig, ClientConfig, InitOptions, ReplicaConfig, init};
+use crate::schedule;
+use crate::tuning::Tuning;
 use serde_json::Value;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use unisono_execution::{Context, Mutex, Objects, Service, State, UnknownOperation};
+use unisono_types::ReplicaId;
 
 /// Numbers that are added up; each answer is the sum so far, so an operation that was lost or done twice shows.
 struct Sum(Mutex<u64>);
@@ -228,6 +231,88 @@ async fn strangers_get_no_status() {
     for one in admin::status_of(&impostor).await {
         assert_eq!(one["reachable"], false);
     }
+}
+
+fn administrator(cluster: &Cluster) -> Administrator {
+    Administrator::new(AdminConfig::load(cluster.directory.path().join("admin")).unwrap())
+}
+
+#[tokio::test]
+async fn the_schedule_is_changed_under_load_and_a_restarted_replica_has_it_too() {
+    let mut cluster = Cluster::start(0);
+    let client = cluster.client().await;
+    let mut administrator = administrator(&cluster);
+    let load: Vec<_> = (0..300).map(|_| client.invoke(1u64.to_le_bytes().to_vec())).collect();
+    let mut heights = Vec::new();
+    for words in ["n=3 steps=1 order=quantum:2", "order=explicit:0,1,1,2 flush-rounds=1", "n=all"] {
+        let change = schedule::change_of(words.split(' ')).unwrap();
+        let done = within(administrator.reconfigure(change)).await.unwrap();
+        assert!(done.holds && done.replicas >= 2, "{words}: {done:?}");
+        heights.push(done.height);
+    }
+    assert!(heights.windows(2).all(|pair| pair[0] < pair[1]), "{heights:?}");
+    for outcome in load {
+        within(outcome).await.unwrap().unwrap();
+    }
+    cluster.stop_replica(1);
+    cluster.start_replica(1);
+    assert_eq!(add(&client, 1).await, 301, "nothing was lost");
+    let expected = serde_json::json!({
+        "n": "all", "steps": 1, "order": "explicit:0,1,1,2", "flush_rounds": 1, "predicate": "all",
+    });
+    cluster.status_when(|status| all_equal(status) && status.iter().all(|one| one["parameters"] == expected)).await;
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_a_change_is_said() {
+    let mut cluster = Cluster::start(0);
+    let change = || schedule::change_of(["n=2"]).unwrap();
+    let client = ClientConfig::load(cluster.directory.path().join("client")).unwrap();
+    let impostor = AdminConfig { cluster: client.cluster.clone(), key: client.keys[0].clone() };
+    let refused = Administrator::new(impostor).reconfigure(change()).await.unwrap_err().to_string();
+    assert!(refused.contains("only 0 of 3 replicas answer"), "nobody listens to another key: {refused}");
+    let mut administrator = administrator(&cluster);
+    for (frame, reason) in [("zz", "malformed"), (&"00".repeat(200), "malformed")] {
+        let answers = administrator.ask_all(&admin::Request::Submit { frame: frame.into() }).await;
+        assert!(answers.iter().all(|answer| answer["refused"] == reason), "{answers:?}");
+    }
+    let body = unisono_types::FrameBody::System { entry: unisono_types::SystemEntry::Flush, nonce: 1 };
+    let config = cluster.config(0);
+    let cluster_id = config.cluster.membership.configuration().cluster;
+    let frame = unisono_types::Frame::sign(cluster_id, config.host.signer(), body);
+    let frame = frame.wire().iter().map(|byte| format!("{byte:02x}")).collect();
+    let answers = administrator.ask_all(&admin::Request::Submit { frame }).await;
+    assert!(answers.iter().all(|answer| answer["refused"].is_string()), "no entry of a replica: {answers:?}");
+    for index in 1..3 {
+        cluster.stop_replica(index);
+    }
+    let alone = administrator.reconfigure(change()).await.unwrap_err().to_string();
+    assert!(alone.contains("only 1 of 3 replicas answer, 2 must"), "{alone}");
+}
+
+#[tokio::test]
+async fn local_parameters_change_while_it_runs_and_end_with_the_process() {
+    let mut cluster = Cluster::start(0);
+    let client = cluster.client().await;
+    let mut administrator = administrator(&cluster);
+    let mut sum = 0;
+    for (workers, start_ahead) in [(2, 0), (1, 5), (0, 5), (3, 64)] {
+        let tuning = Tuning { workers: Some(workers), start_ahead: Some(start_ahead) };
+        for answer in within(administrator.ask_all(&admin::Request::Tune(tuning))).await {
+            assert_eq!((&answer["workers"], &answer["start_ahead"]), (&workers.into(), &start_ahead.into()));
+        }
+        for _ in 0..20 {
+            sum += 1;
+            assert_eq!(add(&client, 1).await, sum, "{workers} workers");
+        }
+    }
+    let too_many = admin::Request::Tune(Tuning { workers: Some(1 << 20), ..Tuning::default() });
+    let answers = administrator.ask_some(&[ReplicaId(2)], &too_many).await;
+    assert!(answers[0]["refused"].as_str().unwrap().contains("at most"), "{answers:?}");
+    cluster.stop_replica(0);
+    cluster.start_replica(0);
+    let status = cluster.status_when(all_equal).await;
+    assert_eq!((&status[0]["workers"], &status[1]["workers"]), (&0.into(), &3.into()));
 }
 
 #[tokio::test]

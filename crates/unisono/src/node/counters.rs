@@ -1,0 +1,42 @@
+//! What a replica counts.
+
+/// Every counter, looked up once.
+pub(super) struct Counters {
+    pub(super) wakeups: metrics::Counter,
+    pub(super) messages: metrics::Counter,
+    pub(super) requests: metrics::Counter,
+    pub(super) finished: metrics::Counter,
+    pub(super) replies: metrics::Counter,
+    pub(super) decisions: metrics::Gauge,
+    pub(super) executed: metrics::Gauge,
+    pub(super) view: metrics::Gauge,
+    pub(super) pending: metrics::Gauge,
+    pub(super) clients: metrics::Gauge,
+    pub(super) peers: metrics::Gauge,
+    pub(super) log_queue: metrics::Gauge,
+    pub(super) sync: metrics::Histogram,
+    pub(super) group: metrics::Histogram,
+    pub(super) wakeup: metrics::Histogram,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        Self {
+            wakeups: metrics::counter!("unisono_wakeups_total"),
+            messages: metrics::counter!("unisono_messages_total"),
+            requests: metrics::counter!("unisono_requests_ordered_total"),
+            finished: metrics::counter!("unisono_requests_finished_total"),
+            replies: metrics::counter!("unisono_replies_total"),
+            decisions: metrics::gauge!("unisono_height"),
+            executed: metrics::gauge!("unisono_executed"),
+            view: metrics::gauge!("unisono_view"),
+            pending: metrics::gauge!("unisono_pending_frames"),
+            clients: metrics::gauge!("unisono_client_links"),
+            peers: metrics::gauge!("unisono_peer_links_up"),
+            log_queue: metrics::gauge!("unisono_log_queue_bytes"),
+            sync: metrics::histogram!("unisono_log_sync_seconds"),
+            group: metrics::histogram!("unisono_log_group_size"),
+            wakeup: metrics::histogram!("unisono_wakeup_messages_size"),
+        }
+    }
+}
