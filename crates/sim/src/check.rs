@@ -58,6 +58,7 @@ pub struct Checker {
     accepted: BTreeMap<RequestName, Digest>,
     marks: BTreeMap<SequenceNumber, MarkReport>,
     roots: BTreeMap<SequenceNumber, Digest>,
+    kinds: BTreeMap<&'static str, u64>,
     lives: Vec<Life>,
     violation: Option<Violation>,
 }
@@ -82,6 +83,7 @@ impl Checker {
             accepted: BTreeMap::new(),
             marks: BTreeMap::new(),
             roots: BTreeMap::new(),
+            kinds: BTreeMap::new(),
             lives: vec![Life::default(); replicas],
             violation: None,
         }
@@ -102,6 +104,12 @@ impl Checker {
     #[must_use]
     pub fn decisions(&self) -> u64 {
         self.commits.last_key_value().map_or(0, |(sequence, _)| sequence.0)
+    }
+
+    /// Items of the order by kind.
+    #[must_use]
+    pub const fn kinds(&self) -> &BTreeMap<&'static str, u64> {
+        &self.kinds
     }
 
     /// Marks compared so far.
@@ -136,7 +144,7 @@ impl Checker {
     /// A correct replica did something.
     pub fn observe(&mut self, replica: usize, observation: Observation) {
         match observation {
-            Observation::Ordered { digest, .. } => self.ordered(replica, digest),
+            Observation::Ordered { kind, digest } => self.ordered(replica, kind, digest),
             Observation::Requested { session, number, operation } => {
                 self.requested(replica, (session, number), operation);
             }
@@ -167,11 +175,14 @@ impl Checker {
         }
     }
 
-    fn ordered(&mut self, replica: usize, digest: Digest) {
+    fn ordered(&mut self, replica: usize, kind: &'static str, digest: Digest) {
         let place = self.lives[replica].ordered;
         self.lives[replica].ordered += 1;
         match self.order.get(place) {
-            None => self.order.push(digest),
+            None => {
+                self.order.push(digest);
+                *self.kinds.entry(kind).or_default() += 1;
+            }
             Some(known) if *known == digest => {}
             Some(known) => {
                 let text =

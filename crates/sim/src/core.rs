@@ -7,8 +7,8 @@
 use crate::{Disk, Property, Random};
 use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer};
 use unisono_types::{
-    Bytes, Certificate, Digest, MarkReport, RegisterView, Rejected, ReplicaId, RequestNumber, SequenceNumber,
-    SessionId, Step, Time, Timestamp, View, ViewChange,
+    Bytes, CallAnswer, CallId, Certificate, Digest, MarkReport, RegisterView, Rejected, ReplicaId, RequestNumber,
+    SequenceNumber, SessionId, Step, Time, Timestamp, View, ViewChange,
 };
 
 /// Makes the processes of replicas, at the first start and after each crash, from what their disks hold.
@@ -119,6 +119,15 @@ pub enum Input {
         /// Whether it is up.
         up: bool,
     },
+    /// What the outside said to a call.
+    Outside {
+        /// Which.
+        call: CallId,
+        /// What was said.
+        answer: CallAnswer,
+    },
+    /// From now on so many handlers may run ahead of the scheduler: a local matter, which must not show.
+    StartAhead(usize),
     /// What the log holds for a peer that is far behind.
     Provided {
         /// The peer.
@@ -182,6 +191,15 @@ pub enum Effect {
     },
     /// Read the log for a peer.
     Provide(Provide),
+    /// Ask somebody outside; answered by [`Input::Outside`].
+    Ask {
+        /// To be answered with.
+        call: CallId,
+        /// Whom.
+        target: String,
+        /// What.
+        request: Bytes,
+    },
     /// For the checkers.
     Observe(Observation),
 }

@@ -17,6 +17,8 @@ pub struct Identities {
     pub registers: Vec<(RegisterId, Signer)>,
     /// Keys of clients, by client.
     pub clients: Vec<Signer>,
+    /// The administrator's key.
+    pub administrator: Signer,
 }
 
 /// Client keys in a configuration: as many as a simulation may have clients.
@@ -41,6 +43,7 @@ impl Identities {
         };
         let all = |kind, count| (0..count).map(|index| key(kind, index)).collect::<Vec<Signer>>();
         let (hosts, register_keys, clients) = (all(1, plan.replicas), all(2, plan.replicas), all(3, CLIENTS_MAX));
+        let administrator = key(4, 0);
         let mut cluster = [0x51; 16];
         cluster[..8].copy_from_slice(&plan.seed.to_le_bytes());
         let cluster = ClusterId(cluster);
@@ -56,7 +59,7 @@ impl Identities {
             epoch: Epoch(0),
             members: (0..plan.replicas).map(member).collect(),
             client_keys: clients.iter().map(Signer::public_key).collect(),
-            admin_key: key(4, 0).public_key(),
+            admin_key: administrator.public_key(),
             algorithm: "aphousia".into(),
             rotation: plan.rotation,
             limits: Limits::default(),
@@ -69,7 +72,7 @@ impl Identities {
             (RegisterId { cluster, group: 0, replica, incarnation: Incarnation(0), key }, signer)
         };
         let registers = (0..plan.replicas).map(register).collect();
-        Self { context: VerifyContext { cluster, verifier, membership }, hosts, registers, clients }
+        Self { context: VerifyContext { cluster, verifier, membership }, hosts, registers, clients, administrator }
     }
 
     /// The membership.

@@ -126,6 +126,11 @@ impl Liar {
         self.random.chance(self.plan.wrong_replies)
     }
 
+    /// Whether it makes something else of what the outside said to it.
+    pub fn misquotes(&mut self) -> bool {
+        self.random.chance(self.plan.misquotes)
+    }
+
     /// What it has its register do this time, which stands at (view, step).
     pub fn abuse(&mut self, view: RegisterView, step: Step) -> Option<RegisterCall> {
         let random = &mut self.random;

@@ -16,13 +16,16 @@
 //!
 //! It never touches the real host, a socket, a file or a thread.
 
+mod administrator;
 mod algorithm;
 mod aphousia;
 mod check;
 mod clock;
 mod cluster;
 mod core;
+pub mod cores;
 pub mod customer;
+pub mod determinism;
 mod disk;
 mod identity;
 mod liar;
@@ -32,6 +35,7 @@ mod node;
 pub mod numbers;
 #[cfg(test)]
 mod numbers_tests;
+pub mod outside;
 mod plan;
 mod random;
 mod report;
@@ -43,6 +47,7 @@ mod world;
 pub use self::core::{
     Abuse, Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Observation, Progress,
 };
+pub use administrator::{Administrator, random_change};
 pub use algorithm::Algorithm;
 pub use check::{Checker, Property, Violation};
 pub use clock::Clock;

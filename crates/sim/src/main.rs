@@ -1,7 +1,10 @@
-//! The simulator's command line: many seeds, one seed as a trace, or a search for planted bugs.
+//! The simulator's command line: many seeds, one seed as a trace, a search for planted bugs, or many schedules of random
+//! programs on the executor alone.
 //!
 //! It prints one JSON value (or a few lines for people) on standard output; what is wrong with a seed, and the command
 //! that runs it again, on standard error. It ends with 1 when something was wrong.
+
+mod schedules;
 
 use clap::{Parser, Subcommand};
 use rustix::time::{ClockId, clock_gettime};
@@ -53,6 +56,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs random programs on the real executor, each log under many schedules, and compares.
+    Determinism(schedules::DeterminismArguments),
 }
 
 /// What became of one planted bug.
@@ -78,7 +83,10 @@ const ALGORITHMS: [(&str, Run); 1] = [(<Aphousia as Algorithm>::NAME, run_seed::
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let chatty = arguments.trace;
+    let chatty = match &arguments.command {
+        Some(Command::Determinism(determinism)) => determinism.trace(),
+        _ => arguments.trace,
+    };
     std::panic::set_hook(Box::new(move |panic| {
         // Panics of handlers and broken promises are caught and reported with their seed.
         if chatty {
@@ -87,6 +95,7 @@ fn main() -> ExitCode {
     }));
     let clean = match arguments.command {
         Some(Command::Planted { seeds, json }) => search_planted(seeds, json),
+        Some(Command::Determinism(arguments)) => schedules::execute(&arguments),
         None => match chosen(&arguments.algorithm) {
             Ok(runs) => run_seeds(&arguments, &runs),
             Err(text) => {

@@ -13,7 +13,8 @@ use std::marker::PhantomData;
 use unisono_consensus::{Decision, Record};
 use unisono_execution::{Executor, Service, Settings as ExecutorSettings};
 use unisono_replica::{
-    ConnectionId, Input as ReplicaInput, MarkRule, Output as ReplicaOutput, PeerMessage, Replica, Settings, Timer,
+    ConnectionId, GrantRecord, Input as ReplicaInput, MarkRule, Output as ReplicaOutput, PeerMessage, Replica,
+    Settings, Timer,
 };
 use unisono_scheduler::{
     Scheduler,
@@ -21,8 +22,8 @@ use unisono_scheduler::{
     uds::{Planted as PlantedSchedule, Uds},
 };
 use unisono_types::{
-    Answer, Bytes, ClientMessage, Digest, Done, Frame, Message, Rejected, ReplicaId, Reply, ReplyBody, SequenceNumber,
-    Time, Unverified, Verified, VerifyContext, Work, decode, encode,
+    Answer, Bytes, ClientMessage, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId, Reply, ReplyBody,
+    SequenceNumber, Time, Unverified, Verified, VerifyContext, Work, decode, encode,
 };
 
 /// Makes replicas of service `S` over algorithm `A`.
@@ -197,6 +198,10 @@ impl<A: Algorithm> Core for Node<A> {
                 Err(reason) => effects.push(Effect::Observe(Observation::Rejected(reason))),
             },
             Input::Client { client, connection, bytes } => match self.read_client(&bytes) {
+                // Its signature says who it is from; the real host has a link of its own for the administrator.
+                Ok(frame) if matches!(frame.body(), FrameBody::Admin { .. }) => {
+                    self.pass(now, ReplicaInput::Admin(frame), effects);
+                }
                 Ok(frame) => {
                     let (connection, key) = (ConnectionId(connection), self.identities.client_key(client));
                     self.pass(now, ReplicaInput::Client { connection, key, frame }, effects);
@@ -213,6 +218,8 @@ impl<A: Algorithm> Core for Node<A> {
             Input::Persisted(id) => self.pass(now, ReplicaInput::Persisted(id), effects),
             Input::Answered(answer) => self.pass(now, ReplicaInput::Answered(answer), effects),
             Input::Link { peer, up } => self.pass(now, ReplicaInput::Link { peer, up }, effects),
+            Input::Outside { call, answer } => self.pass(now, ReplicaInput::Outside { call, answer }, effects),
+            Input::StartAhead(threads) => self.executor.set_start_ahead(threads),
             Input::Step(pick) => {
                 let runnable = self.executor.runnable();
                 if runnable > 0 {
@@ -303,6 +310,8 @@ impl<A: Algorithm> Node<A> {
                 let (session, number, outcome) = (*session, *number, ReplyBody::digest_of(outcome));
                 effects.push(Effect::Observe(Observation::Executed { session, number, outcome }));
             }
+            // What was asked shows in the answers, and these in the order.
+            Done::Called { .. } => {}
             Done::Marked(report) => effects.push(Effect::Observe(Observation::Marked(*report))),
             Done::Starved { flush, tick } => {
                 effects.push(Effect::Observe(Observation::Starved { flush: *flush, tick: *tick }));
@@ -338,10 +347,15 @@ impl<A: Algorithm> Node<A> {
             ReplicaOutput::Attest { nonce } => effects.push(Effect::Attest { nonce }),
             ReplicaOutput::SetTimer { timer, at } => effects.push(Effect::SetTimer { timer: u64::from(timer.0), at }),
             ReplicaOutput::Execute(work) => self.execute(work, effects),
+            ReplicaOutput::Ask { call, target, request } => effects.push(Effect::Ask { call, target, request }),
             ReplicaOutput::Provide(provide) => effects.push(Effect::Provide(provide)),
             ReplicaOutput::QueryLeaves { query, after, limit } => {
                 let leaves = self.executor.leaves(after.as_deref(), limit);
                 self.handle_one(now, ReplicaInput::Leaves { query, leaves }, effects);
+            }
+            ReplicaOutput::QueryGrants { query, from, limit } => {
+                let grants = self.executor.grants(from, limit).into_iter().map(grant_record).collect();
+                self.handle_one(now, ReplicaInput::Grants { query, grants }, effects);
             }
             ReplicaOutput::Halt(reason) => {
                 self.halted = true;
@@ -374,6 +388,11 @@ fn encoded<M: Message>(message: &M) -> Bytes {
     bytes.into()
 }
 
+fn grant_record(grant: unisono_execution::GrantRecord) -> GrantRecord {
+    let unisono_execution::GrantRecord { number, round, position, path, lock, write, writers_before } = grant;
+    GrantRecord { number, round, position, path, lock, write, writers_before }
+}
+
 /// Names an operation for the checkers.
 #[must_use]
 pub fn digest_of_operation(operation: &[u8]) -> Digest {
@@ -387,6 +406,10 @@ fn name_of_work(work: &Work) -> (&'static str, Digest) {
             ("request", Digest::of("simulated work", &[&place, operation]))
         }
         Work::Tick(timestamp) => ("tick", Digest::of("simulated tick", &[&encode(timestamp)])),
+        Work::Reconfigure(change) => ("reconfigure", Digest::of("simulated change", &[&encode(change)])),
+        Work::Answer { position, path, call, answer } => {
+            ("answer", Digest::of("simulated answer", &[&encode(&(position, path, call, answer))]))
+        }
         Work::Flush => ("flush", Digest::of("simulated flush", &[])),
         Work::Mark(sequence) => ("mark", Digest::of("simulated mark", &[&encode(sequence)])),
     }

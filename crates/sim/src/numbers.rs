@@ -108,7 +108,7 @@ impl<A: Algorithm> Core for Numbers<A> {
             Input::Answered(answer) => self.pass(now, ConsensusInput::Answered(answer), effects),
             Input::Link { peer, up } => self.pass(now, ConsensusInput::Link { peer, up }, effects),
             Input::Provided { to, blocks, proof } => send(effects, to, &A::provide(blocks, proof)),
-            Input::Disconnected(_) | Input::Step(_) => {}
+            Input::Disconnected(_) | Input::Step(_) | Input::Outside { .. } | Input::StartAhead(_) => {}
         }
     }
 

@@ -50,6 +50,13 @@ pub struct Plan {
     pub think: u64,
     /// Largest delay before a runnable task of an executor takes its next step.
     pub step_delay: u64,
+    /// How long the outside takes to answer a call, from and to.
+    pub outside: (u64, u64),
+    /// Longest pause between two changes of the schedule's parameters; `None`: there is no administrator.
+    pub administrator: Option<u64>,
+    /// Whether clients ask for everything that a service can do, or only for what could be done before children, tries,
+    /// permits, outside calls and declarations were there: the seeds that failed then must go on doing the same.
+    pub everything: bool,
     /// A bug that is switched on to see whether it is found.
     pub planted: Option<Planted>,
 }
@@ -216,6 +223,8 @@ pub struct LiarPlan {
     pub abuses_register: u64,
     /// Answers clients wrongly.
     pub wrong_replies: u64,
+    /// Says of the outside what it did not say.
+    pub misquotes: u64,
 }
 
 impl Plan {
@@ -240,6 +249,9 @@ impl Plan {
             busy_clients: 0,
             think: 0,
             step_delay: 20,
+            outside: (100, 1_000),
+            administrator: None,
+            everything: false,
             planted: None,
         }
     }
@@ -266,7 +278,18 @@ impl Plan {
         plan.step_delay = r.pick(&[5, 50, 1_000]);
         plan.liars = liars(r, replicas);
         plan.faults = faults(r, &plan);
+        plan.extend(&mut Random::new(seed ^ 0x6561_7665_7279));
         plan
+    }
+
+    /// What was thought of later, drawn apart: nothing before it changes.
+    fn extend(&mut self, r: &mut Random) {
+        self.everything = true;
+        self.outside = r.pick(&[(100, MILLISECOND), (MILLISECOND, 50 * MILLISECOND), (10 * MILLISECOND, 2 * SECOND)]);
+        self.administrator = r.pick(&[None, Some(20 * MILLISECOND), Some(300 * MILLISECOND)]);
+        for liar in &mut self.liars {
+            liar.misquotes = if r.chance(500) { r.between(1, 1_000) } else { 0 };
+        }
     }
 
     /// Machines: replicas and clients.
@@ -283,7 +306,7 @@ impl Plan {
 }
 
 fn parameters(primaries: u32, steps: u32, order: Order, flush_rounds: u32) -> Parameters {
-    Parameters { primaries, steps, order, flush_rounds }
+    Parameters { primaries, steps, order, flush_rounds, ..Parameters::uds() }
 }
 
 fn schedule(r: &mut Random) -> Schedule {
@@ -342,6 +365,7 @@ fn liar(r: &mut Random, replica: usize) -> LiarPlan {
         forges: habit(r, 500),
         abuses_register: habit(r, 30),
         wrong_replies: habit(r, 1_000),
+        misquotes: 0,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::Violation;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What happened in runs, in numbers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -24,6 +25,10 @@ pub struct Counts {
     pub rejected: u64,
     /// Suspicions.
     pub suspected: u64,
+    /// Outside calls asked, by each replica.
+    pub outside_calls: u64,
+    /// Items of the common order by kind.
+    pub ordered: BTreeMap<&'static str, u64>,
     /// Faults.
     pub faults: FaultCounts,
 }
@@ -85,6 +90,10 @@ pub struct Report {
     pub histories_undecided: u64,
     /// Marks at which states were compared.
     pub marks: u64,
+    /// Outside calls that replicas asked.
+    pub outside_calls: u64,
+    /// Items of the common orders by kind: requests, ticks, flushes, marks, changes of the schedule, answers.
+    pub ordered: BTreeMap<&'static str, u64>,
     /// Faults.
     pub faults: FaultCounts,
     /// Which seeds.
@@ -103,6 +112,10 @@ impl Report {
         self.histories_checked += counts.histories_checked;
         self.histories_undecided += counts.histories_undecided;
         self.marks += counts.marks;
+        self.outside_calls += counts.outside_calls;
+        for (kind, count) in &counts.ordered {
+            *self.ordered.entry(kind).or_default() += count;
+        }
         self.faults.loss += faults.loss;
         self.faults.duplication += faults.duplication;
         self.faults.partition += faults.partition;

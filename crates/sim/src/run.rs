@@ -4,8 +4,8 @@ use crate::customer::{Customer, History, Manner};
 use crate::numbers::{NumbersFactory, Submitter};
 use crate::store::Store;
 use crate::{
-    Actor, Algorithm, Factory, Identities, Outcome, Parts, Plan, Property, Random, ReplicaFactory, Trace, Violation,
-    World,
+    Actor, Administrator, Algorithm, Factory, Identities, Outcome, Parts, Plan, Property, Random, ReplicaFactory,
+    Trace, Violation, World,
 };
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,7 +53,11 @@ fn run_whole<A: Algorithm>(plan: &Plan, trace: Trace) -> Outcome {
         let customer = Customer::new(identities.clone(), client, manner, plan.think, random.fork(), history);
         Box::new(customer) as Box<dyn Actor>
     };
-    let actors = (0..plan.linear_clients + plan.busy_clients).map(customer).collect();
+    let mut actors: Vec<Box<dyn Actor>> = (0..plan.linear_clients + plan.busy_clients).map(customer).collect();
+    if let Some(pause) = plan.administrator {
+        let random = Random::new(plan.seed ^ 0xad31);
+        actors.push(Box::new(Administrator::new(identities.clone(), pause, random)));
+    }
     let factory = Box::new(ReplicaFactory::<Store, A>::new(identities.clone(), plan));
     let mut outcome = run_world(plan, trace, factory, &identities, actors);
     if outcome.violation.is_none() {

@@ -37,6 +37,10 @@ const PROVIDED_BYTES_MAX: usize = 1 << 20;
 /// The most events of a run: one that takes more goes round in circles.
 const EVENTS_MAX: u64 = 20_000_000;
 
+/// One in so many steps of tasks, somebody changes how many handlers may run ahead, below the second figure.
+const TUNED_EVERY: u64 = 64;
+const START_AHEAD_MAX: usize = 70;
+
 /// Characters of a message that a line of a trace shows.
 const SAID_MAX: usize = 300;
 
@@ -180,6 +184,7 @@ impl World {
         counts.events = self.order;
         counts.decisions = self.checker.decisions();
         counts.marks = self.checker.marks() as u64;
+        counts.ordered = self.checker.kinds().clone();
         counts.view_changes = self.correct().map(|replica| self.progress(replica).view.0).max().map_or(0, u64::from);
         counts.faults.loss = self.network.lost;
         counts.faults.duplication = self.network.doubled;
@@ -320,6 +325,9 @@ impl World {
             Event::Step { replica, core, .. } => {
                 self.hosts[replica].steps_pending[core] = false;
                 let pick = self.random.next_u64();
+                if self.plan.everything && (pick >> 32).is_multiple_of(TUNED_EVERY) {
+                    self.input(replica, core, Input::StartAhead((pick >> 48) as usize % START_AHEAD_MAX));
+                }
                 self.input(replica, core, Input::Step(pick));
             }
             Event::Inner { replica, core, input, .. } => self.input(replica, core, *input),

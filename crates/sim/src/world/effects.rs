@@ -4,10 +4,10 @@ use super::event::Event;
 use super::{PROVIDED_BYTES_MAX, World};
 use crate::core::{Abuse, ActorEffect, Effect, Input, Observation};
 use crate::disk::{Entry, Promise};
-use crate::{Liar, RegisterCall};
+use crate::{Liar, RegisterCall, outside};
 use unisono_consensus::{Provide, RegisterAnswer};
 use unisono_trusted::{RegisterState, VoteRegister};
-use unisono_types::{Bytes, ReplicaId};
+use unisono_types::{Bytes, CallId, ReplicaId};
 
 impl World {
     pub(super) fn effect(&mut self, replica: usize, core: usize, effect: Effect) {
@@ -33,6 +33,7 @@ impl World {
             }
             Effect::SetTimer { timer, at } => self.set_timer(replica, core, timer, at),
             Effect::Provide(provide) => self.provide(replica, core, provide),
+            Effect::Ask { call, target, request } => self.ask(replica, core, call, &target, &request),
             Effect::Observe(observation) => {
                 self.trace.line(self.now, || format!("replica {replica}: {observation:?}"));
                 match &observation {
@@ -188,6 +189,22 @@ impl World {
         let at = self.now + self.random.between(20, 500);
         let input = Box::new(Input::Provided { to: provide.to, blocks, proof });
         self.schedule(at, Event::Inner { replica, core, life, input });
+    }
+
+    /// Somebody outside is asked, and answers late, or is misquoted by a liar.
+    fn ask(&mut self, replica: usize, core: usize, call: CallId, target: &str, request: &[u8]) {
+        let (low, high) = self.plan.outside;
+        let (later, mut answer) = outside::answer(target, request, replica);
+        let delay = later + self.random.between(low, high);
+        self.counts.outside_calls += 1;
+        if let Some(liar) = &mut self.hosts[replica].liar
+            && liar.misquotes()
+        {
+            answer = outside::lie(liar.random());
+        }
+        let life = self.hosts[replica].life;
+        let input = Box::new(Input::Outside { call, answer });
+        self.schedule(self.now + delay, Event::Inner { replica, core, life, input });
     }
 
     pub(super) fn client_effect(&mut self, client: usize, effect: ActorEffect) {
