@@ -10,6 +10,10 @@ const STEPS: &[(&str, &[&str])] = &[
     ("program", &["build", "--release"]),
     ("simulator", &["run", "--release", "--quiet", "-p", "unisono-sim", "--", "--seeds", "200", "--json"]),
     (
+        "determinism",
+        &["run", "--release", "--quiet", "-p", "unisono-sim", "--", "determinism", "--schedules", "2000", "--json"],
+    ),
+    (
         "faults",
         &[
             "run",
@@ -41,6 +45,48 @@ const STEPS: &[(&str, &[&str])] = &[
             "1",
             "--no-keep",
         ],
+    ),
+    (
+        "determinism",
+        &["run", "--release", "--quiet", "-p", "unisono-sim", "--", "determinism", "--schedules", "2000", "--json"],
+    ),
+    (
+        "reconfigure",
+        &[
+            "run",
+            "--release",
+            "--quiet",
+            "-p",
+            "unisono-bench",
+            "--",
+            "reconfigure",
+            "--changes",
+            "20",
+            "--rounds",
+            "2",
+            "--json",
+        ],
+    ),
+    (
+        "virtual cores",
+        &[
+            "run",
+            "--release",
+            "--quiet",
+            "-p",
+            "unisono-bench",
+            "--",
+            "scheduler",
+            "--simulate",
+            "--small",
+            "--runs",
+            "1",
+            "--json",
+        ],
+    ),
+    (
+        "real cores",
+        &["run", "--release", "--quiet", "-p", "unisono-bench", "--", "scheduler", "--small", "--runs", "1", "--json"],
     ),
 ];
 

@@ -39,6 +39,10 @@ pub(crate) struct ReplicaStatus {
     pub(crate) executed: u64,
     #[serde(default)]
     pub(crate) recent_roots: Vec<(u64, String)>,
+    #[serde(default)]
+    pub(crate) root_height: u64,
+    #[serde(default)]
+    pub(crate) grant_hash: String,
 }
 
 #[derive(Deserialize)]

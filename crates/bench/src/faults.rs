@@ -53,7 +53,7 @@ const STOPPED: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_millis(500);
 
 /// A replica that has not caught up after this long will not.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Serialize, Debug)]
 struct Report {
@@ -200,7 +200,7 @@ async fn caught_up(cluster: &Cluster, ids: &[usize], height: u64, began: Instant
 }
 
 /// Whether replicas that list the same height list the same root. All must have one height in common.
-async fn roots_equal(cluster: &Cluster) -> anyhow::Result<bool> {
+pub(crate) async fn roots_equal(cluster: &Cluster) -> anyhow::Result<bool> {
     let began = Instant::now();
     loop {
         let status = cluster.status().await?;

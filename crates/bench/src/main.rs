@@ -13,7 +13,9 @@ mod cluster;
 mod compare;
 mod faults;
 mod history;
+mod reconfigure;
 mod results;
+mod scheduler;
 mod speed;
 mod workload;
 
@@ -37,10 +39,14 @@ struct CommandLine {
 enum Experiment {
     /// Kill or stop replicas under load and check what the clients saw.
     Faults(faults::FaultsArguments),
+    /// Change the schedule's parameters again and again under load and check what the clients saw.
+    Reconfigure(reconfigure::ReconfigureArguments),
     /// Measure the figures of the goals and keep them.
     Speed(speed::SpeedArguments),
     /// The same load against the gateway and a plain redis-server, in turn.
     CompareRedis(compare::CompareArguments),
+    /// What deterministic multithreading costs and gains, on this machine's cores or on virtual ones.
+    Scheduler(scheduler::SchedulerArguments),
 }
 
 fn main() -> ExitCode {
@@ -54,8 +60,10 @@ fn main() -> ExitCode {
     }
     let result = match CommandLine::parse().experiment {
         Experiment::Faults(arguments) => block_on(faults::execute(arguments)),
+        Experiment::Reconfigure(arguments) => block_on(reconfigure::execute(arguments)),
         Experiment::Speed(arguments) => block_on(speed::execute(arguments)),
         Experiment::CompareRedis(arguments) => block_on(compare::execute(arguments)),
+        Experiment::Scheduler(arguments) => scheduler::execute(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

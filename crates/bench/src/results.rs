@@ -27,6 +27,19 @@ pub(crate) struct Row {
     pub(crate) steal: f64,
     pub(crate) commit: String,
     pub(crate) machine: String,
+    /// Where it stands, if it is a line of a table of its own.
+    #[serde(flatten)]
+    pub(crate) cells: Option<Cells>,
+}
+
+/// A line of a table.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Cells {
+    /// The table's title.
+    pub(crate) table: String,
+    pub(crate) line: String,
+    /// Head and contents, in the order in which they stand.
+    pub(crate) columns: Vec<(String, String)>,
 }
 
 /// Prints the rows: for people, or as the JSON lines that are kept.
@@ -57,12 +70,13 @@ impl Row {
             steal: (steal * 1e4).round() / 1e4,
             commit: commit(),
             machine: machine(),
+            cells: None,
         }
     }
 }
 
 fn round(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
+    (value * 100.0).round() / 100.0
 }
 
 /// The value below or at which this share of the values lies. Sorts them.

@@ -95,6 +95,11 @@ impl Workload {
         self.shared.seen().events.len()
     }
 
+    /// The clock by which events are told.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.shared.now_us()
+    }
+
     /// From here on, the longest time that some client goes without an answer counts. Returns the moment.
     pub(crate) fn watch_gaps(&self) -> u64 {
         for pace in &mut self.shared.seen().clients {
