@@ -5,7 +5,7 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use support::parameters;
 use unisono_scheduler::Parameters;
-use unisono_scheduler::testing::{Checked, Features, LogEntry, Recording, Stuck, rounds_beside_a_parked_owner};
+use unisono_scheduler::testing::{Checked, Features, Recording, Stuck, flushes_needed, rounds_beside_a_parked_owner};
 use unisono_scheduler::uds::{Planted, Uds};
 
 /// Programs that may be needed to find a wrong rule.
@@ -101,12 +101,8 @@ fn tickets_that_count_as_active_are_found_either_way() {
 
 #[test]
 fn a_flush_consumed_at_once_needs_a_new_one_for_every_round() {
-    let flushes = |make: &dyn Fn(&Parameters) -> Box<dyn Checked>| -> usize {
-        let logs = (0..60).map(|seed| Recording::new(seed, Features::ALL, &make).expect("an end").log);
-        logs.map(|log| log.iter().filter(|entry| matches!(entry, LogEntry::Flush)).count()).sum()
-    };
-    let right = flushes(&|parameters| Box::new(Uds::new(parameters.clone())));
-    let wrong = flushes(&|parameters| Box::new(Uds::planted(parameters.clone(), Planted::FlushOnce)));
+    let right = flushes_needed(|parameters| Uds::new(parameters.clone()));
+    let wrong = flushes_needed(|parameters| Uds::planted(parameters.clone(), Planted::FlushOnce));
     println!("{wrong} Flushes instead of {right}");
     assert!(2 * wrong > 3 * right, "{wrong} Flushes instead of {right}");
 }

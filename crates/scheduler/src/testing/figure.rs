@@ -1,9 +1,19 @@
 //! Figures that show rules which make nothing wrong, only dear.
 
+use super::{Checked, Features, LogEntry, Recording};
 use crate::uds::Uds;
-use crate::{Declaration, Entry, Event, Grant, LockId, Mode, Operation, Scheduler, ThreadIndex};
+use crate::{Declaration, Entry, Event, Grant, LockId, Mode, Operation, Parameters, Scheduler, ThreadIndex};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+
+/// How many Flushes the logs of the first 60 random programs need: the figure that shows a rule by which a Flush lets too
+/// little happen.
+pub fn flushes_needed(make: impl Fn(&Parameters) -> Uds) -> usize {
+    let make = |parameters: &Parameters| -> Box<dyn Checked> { Box::new(make(parameters)) };
+    let logs = (0..60).filter_map(|seed| Some(Recording::new(seed, Features::ALL, &make).ok()?.log));
+    logs.map(|log| log.iter().filter(|entry| matches!(entry, LogEntry::Flush)).count()).sum()
+}
 
 /// How many rounds 2 000 requests need while 100 threads want a lock whose owner sleeps: the figure that shows a rule by
 /// which these try again and again.

@@ -14,7 +14,7 @@ mod figure;
 mod program;
 
 pub use executor::{Counters, Executor, LogEntry, Outcome, Stuck, Timing};
-pub use figure::rounds_beside_a_parked_owner;
+pub use figure::{flushes_needed, rounds_beside_a_parked_owner};
 pub use program::{Features, Object, Scenario};
 
 use crate::sequential::Sequential;

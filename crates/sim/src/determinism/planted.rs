@@ -6,10 +6,9 @@
 use super::{Case, STEPPED};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use unisono_scheduler::testing::{Checked, Features, Recording, rounds_beside_a_parked_owner};
+use unisono_scheduler::testing::{Checked, Features, Recording, flushes_needed, rounds_beside_a_parked_owner};
 use unisono_scheduler::uds::{Planted, Uds};
-use unisono_scheduler::{Parameters, Scheduler};
-use unisono_types::Work;
+use unisono_scheduler::Parameters;
 
 /// Schedules of each program of the scheduler's own.
 const REPLAYS: u64 = 4;
@@ -111,16 +110,13 @@ fn in_scheduler(planted: Planted, seed: u64, after: &mut u64) -> bool {
 
 // -- slowness
 
-/// Programs whose Flushes are counted.
-const COUNTED: u64 = 40;
-
 /// After how many recordings a figure shows a rule that makes nothing wrong, only dear.
 fn costs_more(planted: Planted) -> Option<u64> {
     match planted {
         Planted::FlushOnce => {
-            let right: u64 = (0..COUNTED).map(|seed| flushes(seed, |case| case.scheduler())).sum();
-            let wrong: u64 = (0..COUNTED).map(|seed| flushes(seed, |case| case.planted(planted))).sum();
-            (2 * wrong > 3 * right).then_some(COUNTED)
+            let right = flushes_needed(|parameters| Uds::new(parameters.clone()));
+            let wrong = flushes_needed(|parameters| Uds::planted(parameters.clone(), planted));
+            (2 * wrong > 3 * right).then_some(60)
         }
         Planted::RetryForEver => {
             let right = rounds_beside_a_parked_owner(Uds::new(crowd()));
@@ -129,16 +125,6 @@ fn costs_more(planted: Planted) -> Option<u64> {
         }
         _ => None,
     }
-}
-
-/// Flushes that the case needs. One without rounds counts as one under both rules.
-fn flushes(seed: u64, scheduler: impl Fn(&Case) -> Box<dyn Scheduler>) -> u64 {
-    let case = Case::of_seed(seed);
-    if case.parameters.is_none() {
-        return 1;
-    }
-    let log = case.record(scheduler(&case)).log;
-    log.iter().filter(|work| matches!(work, Work::Flush)).count() as u64
 }
 
 fn crowd() -> Parameters {
