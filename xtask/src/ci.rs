@@ -47,10 +47,6 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "determinism",
-        &["run", "--release", "--quiet", "-p", "unisono-sim", "--", "determinism", "--schedules", "2000", "--json"],
-    ),
-    (
         "reconfigure",
         &[
             "run",

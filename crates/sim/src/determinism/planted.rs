@@ -6,9 +6,9 @@
 use super::{Case, STEPPED};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use unisono_scheduler::Parameters;
 use unisono_scheduler::testing::{Checked, Features, Recording, flushes_needed, rounds_beside_a_parked_owner};
 use unisono_scheduler::uds::{Planted, Uds};
-use unisono_scheduler::Parameters;
 
 /// Schedules of each program of the scheduler's own.
 const REPLAYS: u64 = 4;
