@@ -9,6 +9,8 @@
 //!
 //! Invariant: at most [`AT_ONCE_MAX`] calls are asked or submitted, [`OF_ONE_TARGET_MAX`] asked of one target, so a
 //! target that does not answer keeps nobody from asking the others. At most [`QUEUED_MAX`] wait; one more is refused.
+//!
+//! Invariant: who was asked counts until it answers, also when the call is over meanwhile: the host still asks.
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use unisono_types::{Bytes, CallId, CallRefused, Frame, Verified};
@@ -51,7 +53,12 @@ pub(crate) struct Question {
 
 #[derive(Clone, Debug)]
 enum Open {
-    Asked { target: String, bytes: usize },
+    /// `over`: nobody needs the answer any more.
+    Asked {
+        target: String,
+        bytes: usize,
+        over: bool,
+    },
     Submitted(Verified<Frame>),
 }
 
@@ -80,16 +87,16 @@ impl Calls {
         let (target, bytes) = (question.target.clone(), question.request.len());
         self.asked_bytes += bytes;
         *self.asked.entry(target.clone()).or_default() += 1;
-        self.open.insert(question.call.clone(), Open::Asked { target, bytes });
+        self.open.insert(question.call.clone(), Open::Asked { target, bytes, over: false });
         Some(question)
     }
 
     /// The outside has answered. Whether that is of use: nobody else was faster, and it was asked.
     pub(crate) fn told(&mut self, call: &CallId) -> bool {
         match self.open.remove(call) {
-            Some(Open::Asked { target, bytes }) => {
+            Some(Open::Asked { target, bytes, over }) => {
                 self.release(&target, bytes);
-                true
+                !over
             }
             Some(submitted) => {
                 self.open.insert(call.clone(), submitted);
@@ -106,9 +113,9 @@ impl Calls {
 
     /// The order holds all that this replica could say about the call.
     pub(crate) fn over(&mut self, call: &CallId) {
-        match self.open.remove(call) {
-            Some(Open::Asked { target, bytes }) => self.release(&target, bytes),
-            Some(Open::Submitted(_)) => {}
+        match self.open.get_mut(call) {
+            Some(Open::Asked { over, .. }) => *over = true,
+            Some(Open::Submitted(_)) => drop(self.open.remove(call)),
             None => {
                 if let Some(place) = self.places.get(call).copied() {
                     self.take(place);
@@ -189,7 +196,9 @@ mod tests {
         calls.performed(queued.clone()).unwrap();
         calls.over(&queued.call);
         calls.over(&asked.call);
-        assert_eq!((calls.ask(), calls.told(&asked.call), calls.counts()), (None, false, (0, 0)));
+        assert_eq!((calls.ask(), calls.counts()), (None, (0, 1)), "it is still being asked");
+        assert!(!calls.told(&asked.call), "of no use any more");
+        assert_eq!(calls.counts(), (0, 0));
         assert_eq!((calls.asked_bytes, calls.queued_bytes), (0, 0));
     }
 
@@ -204,7 +213,13 @@ mod tests {
         }
         let asked: Vec<Question> = std::iter::from_fn(|| calls.ask()).collect();
         assert_eq!(asked.len(), AT_ONCE_MAX);
-        assert_eq!(asked.iter().filter(|question| question.target == "hangs").count(), OF_ONE_TARGET_MAX);
+        let hanging: Vec<_> = asked.iter().filter(|question| question.target == "hangs").collect();
+        assert_eq!(hanging.len(), OF_ONE_TARGET_MAX);
+        // Others answer them in its place: that makes no room for more of them.
+        hanging.iter().for_each(|question| calls.over(&question.call));
+        assert_eq!(calls.ask(), None);
+        assert!(!calls.told(&hanging[0].call));
+        assert_eq!(calls.ask().map(|question| question.target), Some("hangs".into()));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<C: Consensus> Replica<C> {
     /// The outside has answered.
     pub(super) fn told(&mut self, now: Time, call: CallId, answer: CallAnswer, out: &mut Vec<Output<C::Message>>) {
         if !self.calls.told(&call) || self.divergence.is_some() {
-            return;
+            return self.ask(out); // there is room again all the same
         }
         let limits = &self.settings.membership.configuration().limits;
         let bytes_max = CALL_ANSWER_BYTES_MAX.min(limits.operation_bytes as usize);

@@ -184,6 +184,27 @@ fn a_word_that_is_lost_on_its_way_is_said_again() {
 }
 
 #[test]
+fn room_that_a_needless_answer_leaves_is_used() {
+    // Replica 2 hears nothing from outside for a while; the others answer its calls.
+    let mut world = world(10);
+    world.outside = |id, _| (id.0 != 2).then(|| Ok(Bytes::new()));
+    let session = world.open(0, 7);
+    let calls = crate::calls::OF_ONE_TARGET_MAX as u64 + 1;
+    for number in 1..calls {
+        call(&mut world, session, number, "noon");
+    }
+    let asked: Vec<CallId> =
+        world.asked.iter().filter(|(id, _)| id.0 == 2).map(|(_, call)| call.clone()).collect();
+    assert_eq!(asked.len() as u64, calls - 1, "all of them still count");
+    world.outside = |_, _| None;
+    call(&mut world, session, calls, "noon");
+    let by_the_last = |world: &World| world.asked.iter().filter(|(id, _)| id.0 == 2).count() as u64;
+    assert_eq!(by_the_last(&world), calls - 1, "no room");
+    world.input(ReplicaId(2), Input::Outside { call: asked[0].clone(), answer: Ok(Bytes::new()) });
+    assert_eq!(by_the_last(&world), calls, "the answer is of no use, its room is");
+}
+
+#[test]
 fn what_is_too_large_or_too_wordy_is_cut_to_what_may_travel() {
     let (mut world, session) = calling(7, "large", |_, target| match target {
         "large" => Some(Ok(Bytes::from(vec![0; unisono_types::CALL_ANSWER_BYTES_MAX + 1]))),
