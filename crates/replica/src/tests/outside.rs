@@ -193,8 +193,7 @@ fn room_that_a_needless_answer_leaves_is_used() {
     for number in 1..calls {
         call(&mut world, session, number, "noon");
     }
-    let asked: Vec<CallId> =
-        world.asked.iter().filter(|(id, _)| id.0 == 2).map(|(_, call)| call.clone()).collect();
+    let asked: Vec<CallId> = world.asked.iter().filter(|(id, _)| id.0 == 2).map(|(_, call)| call.clone()).collect();
     assert_eq!(asked.len() as u64, calls - 1, "all of them still count");
     world.outside = |_, _| None;
     call(&mut world, session, calls, "noon");
