@@ -31,6 +31,7 @@ mod seen;
 mod settle;
 mod starved;
 mod state;
+mod wake;
 
 pub(crate) use self::core::{Core, HandlerFuture};
 pub use self::recorder::Clock;

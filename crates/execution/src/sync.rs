@@ -3,20 +3,41 @@
 
 #[cfg(loom)]
 pub(crate) use loom::{
+    hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
+    hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
 };
-pub(crate) use std::sync::PoisonError;
+pub(crate) use std::sync::{PoisonError, TryLockError};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::time::Instant;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
+    hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
 };
+
+/// A tool that tries interleavings knows no time: every moment is long past.
+#[cfg(any(loom, shuttle))]
+#[derive(Clone, Copy)]
+pub(crate) struct Instant;
+
+#[cfg(any(loom, shuttle))]
+impl Instant {
+    pub(crate) const fn now() -> Self {
+        Self
+    }
+
+    pub(crate) const fn elapsed(self) -> std::time::Duration {
+        std::time::Duration::MAX
+    }
+}

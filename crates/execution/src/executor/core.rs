@@ -124,11 +124,11 @@ impl Core {
     /// An operation that returns at once: unlock, notify.
     pub(crate) fn at_once(&self, thread: &Thread, operation: Operation) {
         thread.note(|| Fact::Asked(operation.clone()));
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         if let Some(reply) = state.operation(thread.index, operation) {
             thread.returned(&reply);
         }
-        self.release(state);
+        self.release(state, true); // the end of this poll is a moment to look again
     }
 
     pub(crate) fn bytes_max(&self) -> usize {
@@ -144,19 +144,19 @@ impl Core {
     }
 
     pub(super) fn record(&self, limit: usize) {
-        self.state.lock().record(limit);
+        self.state.lock_soon().record(limit);
     }
 
     pub(super) fn set_clock(&self, clock: Clock) {
-        self.state.lock().clock = Some(clock);
+        self.state.lock_soon().clock = Some(clock);
     }
 
     pub(super) fn recording(&self) -> Recording {
-        self.state.lock().recording()
+        self.state.lock_soon().recording()
     }
 
     pub(super) fn grants(&self, from: u64, limit: usize) -> Vec<GrantRecord> {
-        self.state.lock().last_grants(from, limit)
+        self.state.lock_soon().last_grants(from, limit)
     }
 
     pub(super) fn submit(&self, works: impl IntoIterator<Item = Work>) {
@@ -168,81 +168,81 @@ impl Core {
             _ => Known::default(),
         };
         let works: Vec<(Known, Work)> = works.into_iter().map(|work| (known(&work), work)).collect();
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         for (known, work) in works {
             state.submit(work, known);
         }
         if state.workers > 0 {
             state.rest();
         }
-        self.release(state);
+        self.release(state, false);
     }
 
     pub(super) fn decided(&self, sequence: SequenceNumber) {
-        self.state.lock().settled.seen(sequence);
+        self.state.lock_soon().settled.seen(sequence);
     }
 
     pub(super) fn take_done(&self, done: &mut Vec<Done>) {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         state.rest();
         done.append(&mut state.done);
-        state.told = false;
+        state.notices.taken();
     }
 
     pub(super) fn set_notify(&self, notify: Notify) {
-        self.state.lock().notify = Some(notify);
+        self.state.lock_soon().notices.set(notify);
     }
 
     pub(super) fn executed(&self) -> SequenceNumber {
-        self.state.lock().settled.executed()
+        self.state.lock_soon().settled.executed()
     }
 
     pub(super) fn leaves(&self, after: Option<&str>, limit: usize) -> Vec<(String, Digest)> {
-        self.state.lock().registry.tree().page(after, limit)
+        self.state.lock_soon().registry.tree().page(after, limit)
     }
 
     pub(super) fn objects(&self) -> usize {
-        self.state.lock().registry.tree().len()
+        self.state.lock_soon().registry.tree().len()
     }
 
     pub(super) fn lock_names(&self, locks: &BTreeSet<LockId>) -> BTreeMap<LockId, String> {
-        self.state.lock().registry.lock_names(locks)
+        self.state.lock_soon().registry.lock_names(locks)
     }
 
     pub(super) fn answers(&self) -> usize {
-        self.state.lock().calls.values()
+        self.state.lock_soon().calls.values()
     }
 
     pub(super) fn parameters(&self) -> Option<Parameters> {
-        self.state.lock().scheduler.parameters().cloned()
+        self.state.lock_soon().scheduler.parameters().cloned()
     }
 
     pub(super) fn status(&self) -> Status {
-        self.state.lock().scheduler.status()
+        self.state.lock_soon().scheduler.status()
     }
 
     /// Workers with a number from `workers` on come to their end.
     pub(super) fn set_workers(&self, workers: usize) {
-        self.state.lock().workers = workers;
+        self.state.lock_soon().workers = workers;
         self.work.notify_all();
     }
 
     pub(super) fn workers(&self) -> usize {
-        self.state.lock().workers
+        self.state.lock_soon().workers
     }
 
     pub(super) fn set_start_ahead(&self, start_ahead: usize) {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         state.start_ahead = start_ahead;
-        self.release(state);
+        self.release(state, false);
     }
 
     pub(super) fn start_ahead(&self) -> usize {
-        self.state.lock().start_ahead
+        self.state.lock_soon().start_ahead
     }
 
     pub(super) fn run_until_idle(self: &Arc<Self>) {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         while let Some(index) = state.ready.pop_front() {
             state = self.run(state, index, Runner::Caller);
         }
@@ -250,13 +250,13 @@ impl Core {
     }
 
     pub(super) fn runnable(&self) -> usize {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         let ahead = state.candidates();
         state.ready.len() + ahead
     }
 
     pub(super) fn step(self: &Arc<Self>, pick: usize) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         let ready = state.ready.len();
         let index = if pick < ready {
             state.ready.remove(pick)
@@ -271,37 +271,40 @@ impl Core {
     }
 
     pub(super) fn wait_idle(&self) {
-        let mut state = self.state.lock();
-        while !(state.ready.is_empty() && state.polling == 0) {
+        let mut state = self.state.lock_soon();
+        state.waiting_for_idle += 1;
+        while !state.is_idle() {
             state = wait(&self.idle, state);
         }
+        state.waiting_for_idle -= 1;
     }
 
     fn work(self: &Arc<Self>, number: usize) {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_soon();
         while Runner::Worker(number).goes_on(&state) {
             if let Some(index) = state.next() {
-                if !state.ready.is_empty() && state.sleeping > 0 {
-                    self.work.notify_one(); // each worker that wakes up wakes the next one while there is work
-                }
+                self.wake(&mut state); // each worker that wakes up wakes the next one while there is work
                 state = self.run(state, index, Runner::Worker(number));
                 continue;
             }
             if state.polling == 0 {
                 state.rest();
-                self.idle.notify_all();
             }
-            if state.owes_notice() {
-                self.release(state);
-                state = self.state.lock();
-                continue;
+            self.say_if_idle(&state);
+            if let Some(notify) = state.notice(false) {
+                state = self.tell(state, &notify);
+            } else {
+                state.sleepers.sleeps();
+                state = wait(&self.work, state);
+                state.sleepers.woke();
             }
-            state.sleeping += 1;
-            state = wait(&self.work, state);
-            state.sleeping -= 1;
         }
-        if state.ready.is_empty() && state.polling == 0 {
-            self.idle.notify_all(); // who waits must not wait for a worker that is gone
+        self.say_if_idle(&state); // who waits must not wait for a worker that is gone
+    }
+
+    fn say_if_idle(&self, state: &State) {
+        if state.waiting_for_idle > 0 && state.is_idle() {
+            self.idle.notify_all();
         }
     }
 
@@ -333,14 +336,14 @@ impl Core {
         }
         loop {
             let verdict = self.poll(task);
-            state = self.state.lock();
+            state = self.state.lock_soon();
             match verdict {
                 Verdict::Operation(asking, mut operation) => {
                     state.prepare(&asking.thread, &mut operation);
                     let reply = state.operation(thread, operation);
                     if let Some(reply) = reply {
                         if runner.goes_on(&state) {
-                            self.wake(&state);
+                            self.wake(&mut state);
                             drop(state);
                             asking.thread.answer(reply);
                             task = asking;
@@ -356,12 +359,12 @@ impl Core {
                 }
             }
             state.polling -= 1;
-            self.wake(&state);
-            if state.owes_notice() {
-                self.release(state);
-                state = self.state.lock();
-            }
-            return state;
+            // What is ready now, the runner looks for itself.
+            let looks_again = runner.worker().is_some() && (!state.ready.is_empty() || state.may_run_ahead());
+            return match state.notice(looks_again) {
+                Some(notify) => self.tell(state, &notify),
+                None => state,
+            };
         }
     }
 
@@ -412,33 +415,39 @@ impl Core {
         Verdict::End(outcome)
     }
 
-    /// Wakes a worker if there is something for it.
-    fn wake(&self, state: &State) {
-        if state.sleeping > 0 && !state.ready.is_empty() {
+    /// Wakes a worker if there is something for it that no other was woken for.
+    fn wake(&self, state: &mut State) {
+        let runnable = state.ready.len() + usize::from(state.may_run_ahead());
+        if state.sleepers.call(runnable) {
             self.work.notify_one();
         }
     }
 
-    /// Gives the latch back and tells who wants to know.
-    fn release(&self, mut state: MutexGuard<'_, State>) {
-        if state.sleeping > 0 && (!state.ready.is_empty() || state.may_run_ahead()) {
-            self.work.notify_one();
-        }
-        let notify = state.notice();
+    /// Gives the latch back, wakes a worker for what may run now, and tells who wants to know.
+    fn release(&self, mut state: MutexGuard<'_, State>, looks_again: bool) {
+        self.wake(&mut state);
+        let notify = state.notice(looks_again);
         drop(state);
         if let Some(notify) = notify {
             notify();
         }
     }
 
+    /// Without the latch: whoever is told may wake up and want it.
+    fn tell<'a>(&'a self, state: MutexGuard<'a, State>, notify: &Notify) -> MutexGuard<'a, State> {
+        drop(state);
+        notify();
+        self.state.lock_soon()
+    }
+
     pub(super) fn shut_down(&self) {
-        self.state.lock().shut_down = true;
+        self.state.lock_soon().shut_down = true;
         self.work.notify_all();
     }
 
     /// Drops the tasks that are left, without a word to the scheduler.
     pub(super) fn tear_down(&self) {
-        let slots = std::mem::take(&mut self.state.lock().slots);
+        let slots = std::mem::take(&mut self.state.lock_soon().slots);
         slots.into_iter().filter_map(|slot| slot.task).for_each(Task::tear_down);
     }
 }

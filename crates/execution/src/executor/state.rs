@@ -6,6 +6,7 @@ use super::recorder::{Clock, Recorder};
 use super::schedule;
 use super::settle::Settled;
 use super::starved::Starved;
+use super::wake::{Notices, Sleepers};
 use super::{Notify, Settings};
 use crate::call::Question;
 use crate::family::Birth;
@@ -42,10 +43,10 @@ pub(super) struct State {
     pub(super) settled: Settled,
     starved: Starved,
     pub(super) done: Vec<Done>,
-    pub(super) notify: Option<Notify>,
-    /// It was told that there is something in `done`.
-    pub(super) told: bool,
-    pub(super) sleeping: usize,
+    pub(super) notices: Notices,
+    pub(super) sleepers: Sleepers,
+    /// Who calls [`Core::wait_idle`](super::Core::wait_idle).
+    pub(super) waiting_for_idle: usize,
     pub(super) shut_down: bool,
     pub(super) clock: Option<Clock>,
     /// While the schedule is recorded.
@@ -150,9 +151,9 @@ impl State {
             settled: Settled::default(),
             starved: Starved::default(),
             done: Vec::new(),
-            notify: None,
-            told: false,
-            sleeping: 0,
+            notices: Notices::default(),
+            sleepers: Sleepers::default(),
+            waiting_for_idle: 0,
             shut_down: false,
             clock: None,
             recorder: None,
@@ -451,14 +452,14 @@ impl State {
         }
     }
 
-    pub(super) fn owes_notice(&self) -> bool {
-        !self.told && !self.done.is_empty() && self.notify.is_some()
+    /// Nothing runs, and nothing can without new work.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.polling == 0
     }
 
-    /// Whom to tell that there is something to take; once until it was taken.
-    pub(super) fn notice(&mut self) -> Option<Notify> {
-        let owed = self.owes_notice();
-        self.told |= owed;
-        if owed { self.notify.clone() } else { None }
+    /// Whom to tell now that there is something to take. Who `looks_again` soon may leave it for later.
+    pub(super) fn notice(&mut self, looks_again: bool) -> Option<Notify> {
+        let waits = looks_again && self.notices.owed(&self.done) && !self.notices.due(&self.done);
+        if waits { None } else { self.notices.take(&self.done) }
     }
 }
