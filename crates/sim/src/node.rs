@@ -22,8 +22,8 @@ use unisono_scheduler::{
     uds::{Planted as PlantedSchedule, Uds},
 };
 use unisono_types::{
-    Answer, Bytes, ClientMessage, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId, Reply, ReplyBody,
-    SequenceNumber, Time, Unverified, Verified, VerifyContext, Work, decode, encode,
+    Answer, Bytes, CallAnswer, CallId, ClientMessage, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId,
+    Reply, ReplyBody, SequenceNumber, Time, Unverified, Verified, VerifyContext, Work, decode, encode,
 };
 
 /// Makes replicas of service `S` over algorithm `A`.
@@ -104,6 +104,13 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
 
     fn show(&self, liar: ReplicaId, signed: &Abuse, random: &mut Random) -> Vec<Bytes> {
         A::show(&self.identities, liar, signed, random).into_iter().map(|inner| within(&inner)).collect()
+    }
+
+    fn submission(&self, liar: ReplicaId, call: &CallId, answer: CallAnswer) -> Option<Bytes> {
+        let signer = &self.identities.hosts[usize::from(liar.0)];
+        let body = FrameBody::Called { call: call.clone(), answer };
+        let frame = Frame::sign(self.identities.context.cluster, signer, body);
+        Some(encoded(&PeerMessage::<A::Message>::Submission(frame)))
     }
 
     fn wrong_reply(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
