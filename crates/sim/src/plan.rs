@@ -295,7 +295,7 @@ impl Plan {
         self.outside = r.pick(&[(100, MILLISECOND), (MILLISECOND, 50 * MILLISECOND), (10 * MILLISECOND, 2 * SECOND)]);
         self.administrator = r.pick(&[None, Some(20 * MILLISECOND), Some(300 * MILLISECOND)]);
         for liar in &mut self.liars {
-            liar.misquotes = if r.chance(500) { r.between(1, 1_000) } else { 0 };
+            liar.misquotes = if r.chance(700) { r.between(1, 1_000) } else { 0 };
         }
     }
 
