@@ -16,11 +16,7 @@ use unisono_replica::{
     ConnectionId, GrantRecord, Input as ReplicaInput, MarkRule, Output as ReplicaOutput, PeerMessage, Replica,
     Settings, Timer,
 };
-use unisono_scheduler::{
-    Scheduler,
-    sequential::Sequential,
-    uds::{Planted as PlantedSchedule, Uds},
-};
+use unisono_scheduler::{Scheduler, sequential::Sequential, uds::Uds};
 use unisono_types::{
     Answer, Bytes, CallAnswer, CallId, ClientMessage, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId,
     Reply, ReplyBody, SequenceNumber, Time, Unverified, Verified, VerifyContext, Work, decode, encode,
@@ -44,12 +40,10 @@ impl<S: Service, A: Algorithm> ReplicaFactory<S, A> {
     }
 
     fn scheduler(&self) -> Box<dyn Scheduler> {
-        match &self.schedule {
-            Schedule::Sequential => Box::new(Sequential::new()),
-            Schedule::Uds(parameters) if self.planted == Some(Planted::LockGrantedInArrivalOrder) => {
-                Box::new(Uds::planted(parameters.clone(), PlantedSchedule::ArrivalOrder))
-            }
-            Schedule::Uds(parameters) => Box::new(Uds::new(parameters.clone())),
+        match (&self.schedule, self.planted.and_then(Planted::of_schedule)) {
+            (Schedule::Sequential, _) => Box::new(Sequential::new()),
+            (Schedule::Uds(parameters), Some(rule)) => Box::new(Uds::planted(parameters.clone(), rule)),
+            (Schedule::Uds(parameters), None) => Box::new(Uds::new(parameters.clone())),
         }
     }
 }

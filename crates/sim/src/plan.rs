@@ -4,6 +4,7 @@
 //! faults of one kind often hide those of another. A plan is data: it can be printed, changed by hand and run again.
 
 use crate::Random;
+use unisono_scheduler::uds::Planted as PlantedSchedule;
 use unisono_scheduler::{Order, Parameters};
 
 /// A second of virtual time.
@@ -70,12 +71,21 @@ pub enum Planted {
     ViewChangeForgetsGreatestVote,
     /// Locks are granted in the order in which threads happen to ask.
     LockGrantedInArrivalOrder,
+    /// Tries are answered to whoever has come to one.
+    TryWithoutTurn,
+    /// A child is born when its parent happens to ask.
+    SpawnWithoutTurn,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::QuorumOffByOne, Self::ViewChangeForgetsGreatestVote, Self::LockGrantedInArrivalOrder];
+    pub const ALL: [Self; 5] = [
+        Self::QuorumOffByOne,
+        Self::ViewChangeForgetsGreatestVote,
+        Self::LockGrantedInArrivalOrder,
+        Self::TryWithoutTurn,
+        Self::SpawnWithoutTurn,
+    ];
 
     /// Its name in the output.
     #[must_use]
@@ -84,6 +94,19 @@ impl Planted {
             Self::QuorumOffByOne => "quorum-off-by-one",
             Self::ViewChangeForgetsGreatestVote => "view-change-forgets-greatest-vote",
             Self::LockGrantedInArrivalOrder => "lock-granted-in-arrival-order",
+            Self::TryWithoutTurn => "try-without-turn",
+            Self::SpawnWithoutTurn => "spawn-without-turn",
+        }
+    }
+
+    /// The wrong rule of the scheduler, if it is one.
+    #[must_use]
+    pub const fn of_schedule(self) -> Option<PlantedSchedule> {
+        match self {
+            Self::QuorumOffByOne | Self::ViewChangeForgetsGreatestVote => None,
+            Self::LockGrantedInArrivalOrder => Some(PlantedSchedule::ArrivalOrder),
+            Self::TryWithoutTurn => Some(PlantedSchedule::TryWithoutSlot),
+            Self::SpawnWithoutTurn => Some(PlantedSchedule::SpawnWithoutSlot),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A few seeds of everything: what the long runs do, small enough for every commit.
 
 use unisono_consensus::aphousia::Aphousia;
-use unisono_sim::store::{Store, StoreAnswer, StoreOperation};
+use unisono_sim::store::{Store, StoreAnswer, StoreOperation, USES};
 use unisono_sim::{
     Cluster, Fault, NetworkPlan, Outcome, Plan, Planted, Property, Report, SECOND, Scope, run_plan, run_seed,
 };
@@ -17,6 +17,11 @@ const SEEDS_THAT_FAILED: [(u64, Scope); 4] = [
     // A thread that owned no lock was made the victim of a deadlock among others.
     (483, Scope::Whole),
 ];
+
+/// The plan of such a seed is that of its day.
+fn run_again(seed: u64, scope: Scope) -> Outcome {
+    run_plan::<Aphousia>(&Plan::narrow(seed), scope, false)
+}
 
 fn clean(outcome: &Outcome) {
     assert_eq!(outcome.violation, None, "seed {}: run it with --seed {0} --trace", outcome.seed);
@@ -54,8 +59,33 @@ fn real_signatures_are_clean_too() {
 #[test]
 fn seeds_that_failed_once_stay_clean() {
     for (seed, scope) in SEEDS_THAT_FAILED {
-        clean(&run_seed::<Aphousia>(seed, scope, false));
+        clean(&run_again(seed, scope));
     }
+}
+
+/// Seeds that use everything at least once, together; the first ones after that of the test above.
+const SEEDS_OF_EVERYTHING: std::ops::Range<u64> = 100..140;
+
+#[test]
+fn a_few_seeds_use_everything_that_a_service_can_do_and_meet_all_that_can_go_wrong_outside() {
+    let mut report = Report::default();
+    for seed in SEEDS_OF_EVERYTHING {
+        let outcome = run_plan::<Aphousia>(&Plan { ed25519: false, ..Plan::of_seed(seed) }, Scope::Whole, false);
+        clean(&outcome);
+        report.add(&outcome);
+    }
+    let unused: Vec<_> = report.uses.iter().filter(|(_, count)| **count == 0).collect();
+    assert!(unused.is_empty() && report.uses.len() == USES.len(), "never used: {unused:?}");
+    let json = serde_json::to_value(&report).expect("numbers by name");
+    for part in ["outside", "faults", "ordered"] {
+        for (name, count) in json[part].as_object().expect("counts by name") {
+            assert!(count.as_u64() > Some(0), "{part}: no {name}");
+        }
+    }
+    for kind in ["answer", "flush", "mark", "reconfigure", "request", "tick"] {
+        assert!(report.ordered.contains_key(kind), "nobody ordered {kind}");
+    }
+    assert!(report.start_ahead > 0 && report.outside_calls == report.outside.asked);
 }
 
 /// Seeds within which each planted bug must show in this test; the long run allows 1 000.
@@ -67,6 +97,8 @@ fn planted_bugs_break_what_they_must_and_the_same_seed_is_clean_without_them() {
         (Planted::QuorumOffByOne, Property::EqualLogs),
         (Planted::ViewChangeForgetsGreatestVote, Property::EqualLogs),
         (Planted::LockGrantedInArrivalOrder, Property::EqualGrants),
+        (Planted::TryWithoutTurn, Property::EqualState),
+        (Planted::SpawnWithoutTurn, Property::EqualGrants),
     ] {
         let shows = |seed: &u64| {
             let planted = Plan { planted: Some(bug), ed25519: false, ..Plan::of_seed(*seed) };
