@@ -226,7 +226,7 @@ impl StoreOperation {
     /// What a history can tell of, too, but was thought of later: seeds from before must go on doing the same.
     pub fn draw_more(random: &mut Random, unique: u64) -> Self {
         let register = random.below(REGISTERS) as u32;
-        // Who keeps something and who would not wait for it must meet.
+        // Who keeps something must meet who would not wait for it.
         let contended = random.below(REGISTERS / 2) as u32;
         let total = random.below(TOTALS as u64) as u8;
         let list = random.below(LISTS) as u32;
@@ -254,16 +254,21 @@ impl StoreOperation {
         }
     }
 
-    /// The same, thought of later; the lists behind the others are for deadlocks only.
+    /// The same, thought of later. The register and the lists behind those of histories are for quarrels only.
     pub fn draw_more_busy(random: &mut Random) -> Self {
-        match random.below(14) {
+        let (register, list) = (REGISTERS as u32, LISTS as u32 + 1);
+        let wait = random.below(HOLD_MAX / 2);
+        match random.below(20) {
             0 => Self::Overreach(random.below(REGISTERS) as u32),
             1 | 2 => Self::Handover(random.next_u64()),
             3 => Self::Bereave,
-            4..=6 => Self::Enter(random.below(HOLD_MAX / 2), random.below(HOLD_MAX / 2)),
+            4..=6 => Self::Enter(wait, random.below(HOLD_MAX / 2)),
             7 => Self::Reconfigure(random.next_u64()),
-            8 => Self::MoveCarelessly(LISTS as u32 + 1, LISTS as u32 + 2),
-            9 => Self::MoveCarelessly(LISTS as u32 + 2, LISTS as u32 + 1),
+            8 | 9 => Self::MoveCarelessly(list, list + 1),
+            10 | 11 => Self::MoveCarelessly(list + 1, list),
+            12 => Self::Hold(register, wait),
+            13 => Self::TryWrite(register, 0),
+            14 => Self::WriteWithin(register, 0, wait / 10),
             _ => Self::Ask(Question::draw(random)),
         }
     }
