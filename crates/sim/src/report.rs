@@ -42,13 +42,13 @@ pub struct Counts {
 pub struct OutsideCounts {
     /// Calls asked, by each replica.
     pub asked: u64,
-    /// Of those, asked again because the replica crashed before it was answered.
+    /// Of those, asked again: the replica had crashed before it was answered.
     pub asked_again: u64,
-    /// Calls that a crash came in between of: asked, not yet answered.
+    /// Calls asked and not yet answered when the replica crashed.
     pub interrupted: u64,
     /// Answers later than a second.
     pub late: u64,
-    /// Calls that nobody ever answers.
+    /// Calls that are never answered.
     pub unanswered: u64,
     /// Calls of a target that says different things to different replicas.
     pub differing: u64,
@@ -58,7 +58,7 @@ pub struct OutsideCounts {
     pub down: u64,
     /// Answers that a liar made up.
     pub lies: u64,
-    /// Calls for which a liar also submits a second, different answer.
+    /// Lies to which a second, different submission was added.
     pub contradictions: u64,
 }
 

@@ -93,18 +93,20 @@ const PLANTED_SEEDS: u64 = 60;
 
 #[test]
 fn planted_bugs_break_what_they_must_and_the_same_seed_is_clean_without_them() {
-    let (narrow, wide): (fn(u64) -> Plan, fn(u64) -> Plan) = (Plan::narrow, Plan::of_seed);
-    for (bug, plan, property) in [
-        (Planted::QuorumOffByOne, narrow, Property::EqualLogs),
-        (Planted::ViewChangeForgetsGreatestVote, narrow, Property::EqualLogs),
-        (Planted::LockGrantedInArrivalOrder, wide, Property::EqualGrants),
-        (Planted::TryWithoutTurn, wide, Property::EqualState),
-        (Planted::SpawnWithoutTurn, wide, Property::EqualGrants),
+    let schedule = [Property::EqualGrants, Property::EqualState];
+    for (bug, properties) in [
+        (Planted::QuorumOffByOne, &[Property::EqualLogs][..]),
+        (Planted::ViewChangeForgetsGreatestVote, &[Property::EqualLogs]),
+        (Planted::LockGrantedInArrivalOrder, &schedule),
+        (Planted::TryWithoutTurn, &schedule),
+        (Planted::SpawnWithoutTurn, &schedule),
     ] {
+        // Agreement does not care what clients ask for, and shows its bugs sooner when that is done sooner.
+        let plan = if bug.of_schedule().is_some() { Plan::of_seed } else { Plan::narrow };
         let shows = |seed: &u64| {
             let planted = Plan { planted: Some(bug), ed25519: false, ..plan(*seed) };
             let violation = run_plan::<Aphousia>(&planted, Scope::Whole, false).violation;
-            violation.is_some_and(|violation| violation.property == property)
+            violation.is_some_and(|violation| properties.contains(&violation.property))
         };
         let seed = (0..PLANTED_SEEDS).find(shows);
         let seed = seed.unwrap_or_else(|| panic!("{} is not found in {PLANTED_SEEDS} seeds", bug.name()));

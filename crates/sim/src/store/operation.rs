@@ -262,7 +262,7 @@ impl StoreOperation {
             0 => Self::Overreach(random.below(REGISTERS) as u32),
             1 | 2 => Self::Handover(random.next_u64()),
             3 => Self::Bereave,
-            4..=6 => Self::Enter(wait, random.below(HOLD_MAX / 2)),
+            4..=6 => Self::Enter(wait / 10, random.below(HOLD_MAX)),
             7 => Self::Reconfigure(random.next_u64()),
             8 | 9 => Self::MoveCarelessly(list, list + 1),
             10 | 11 => Self::MoveCarelessly(list + 1, list),

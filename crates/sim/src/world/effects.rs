@@ -208,7 +208,9 @@ impl World {
         {
             said = Some((delay, outside::lie(liar.random())));
             self.counts.outside.lies += 1;
-            self.contradict(replica, &call);
+            if liar.random().chance(500) {
+                self.contradict(replica, &call);
+            }
         }
         if let Some((delay, answer)) = said {
             let input = Box::new(Input::Outside { call, answer });
@@ -216,7 +218,7 @@ impl World {
         }
     }
 
-    /// A liar tells others that it heard something else again.
+    /// A liar submits something else again, to each of the others.
     fn contradict(&mut self, replica: usize, call: &CallId) {
         let Some(mut liar) = self.hosts[replica].liar.take() else { return };
         for to in (0..self.hosts.len()).filter(|to| *to != replica) {
