@@ -37,6 +37,12 @@ pub trait Factory {
         Vec::new()
     }
 
+    /// A liar's word about an outside call, as a message of its own.
+    fn submission(&self, liar: ReplicaId, call: &CallId, answer: CallAnswer) -> Option<Bytes> {
+        let _ = (liar, call, answer);
+        None
+    }
+
     /// A wrong answer to a client in place of this one.
     fn wrong_reply(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
         let _ = (bytes, random);

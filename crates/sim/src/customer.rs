@@ -11,8 +11,8 @@
 use crate::core::{Actor, ActorEffect, ActorInput, Moment};
 use crate::linear::{self, Verdict};
 use crate::node::{REPLY_BYTES_MAX, digest_of_operation};
-use crate::store::{StoreAnswer, StoreModel, StoreOperation};
-use crate::{Identities, Property, Random, Violation};
+use crate::store::{StoreAnswer, StoreModel, StoreOperation, USES};
+use crate::{Identities, Plan, Property, Random, Violation};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -22,21 +22,28 @@ use unisono_types::{Fault, Outcome, Reply, ReplyBody, RequestNumber, SessionId, 
 /// One operation and, once it is known, its answer.
 pub type Recorded = linear::Operation<StoreOperation, StoreAnswer>;
 
-/// What all linear customers of one run saw.
+/// What all customers of one run saw; operations of linear ones only.
 #[derive(Clone, Default, Debug)]
 pub struct History {
     operations: Vec<Recorded>,
+    uses: BTreeMap<&'static str, u64>,
 }
 
 impl History {
+    /// How often a request came to its end that had used this, for all of [`USES`].
+    #[must_use]
+    pub fn uses(&self) -> BTreeMap<&'static str, u64> {
+        USES.iter().map(|name| (*name, self.uses.get(name).copied().unwrap_or_default())).collect()
+    }
+
     /// Checks every part. How many parts, how many of them could not be decided, and the first violation.
     #[must_use]
     pub fn check(&self) -> (u64, u64, Option<Violation>) {
         let mut parts: BTreeMap<(u8, u32), Vec<Recorded>> = BTreeMap::new();
         for operation in &self.operations {
-            let refused = matches!(operation.returned, Some((_, StoreAnswer::Refused)));
+            let leaves_trace = |(_, answer): &(u64, _)| !operation.input.left_no_trace(answer);
             if let Some(part) = operation.input.part()
-                && !(refused && operation.input.may_meet_deadlock())
+                && operation.returned.as_ref().is_none_or(leaves_trace)
             {
                 parts.entry(part).or_default().push(operation.clone());
             }
@@ -67,11 +74,15 @@ pub enum Manner {
 /// Requests that a busy customer has under way at once.
 const BUSY_MAX: usize = 12;
 
+/// How many of 1 000 operations are of those that were thought of later.
+const MORE_PERMILLE: u64 = 300;
+
 /// A client's process.
 pub struct Customer {
     identities: Identities,
     number: usize,
     manner: Manner,
+    everything: bool,
     think: u64,
     random: Random,
     history: Rc<RefCell<History>>,
@@ -90,22 +101,23 @@ pub struct Customer {
 }
 
 impl Customer {
-    /// Client `number`, which pauses up to `think` between operations.
+    /// Client `number` of this plan's cluster.
     #[must_use]
     pub fn new(
         identities: Identities,
+        plan: &Plan,
         number: usize,
-        manner: Manner,
-        think: u64,
         mut random: Random,
         history: Rc<RefCell<History>>,
     ) -> Self {
         let client = connect(&identities, number, &mut random);
+        let manner = if number < plan.linear_clients { Manner::Linear } else { Manner::Busy };
         Self {
             identities,
             number,
             manner,
-            think,
+            everything: plan.everything,
+            think: plan.think,
             random,
             history,
             client,
@@ -169,25 +181,34 @@ impl Customer {
         effects.push(ActorEffect::Completed { session, number, outcome: ReplyBody::digest_of(&outcome) });
         let answer = match outcome {
             // By the rule for deadlocks its youngest thread gives way, also one that owns nothing and only queues.
-            Err(Fault::Deadlock { .. }) if operation.may_meet_deadlock() => Ok(Ok(StoreAnswer::Refused)),
-            outcome => outcome.map(|bytes| borsh::from_slice::<StoreAnswer>(&bytes)),
+            Err(Fault::Deadlock { .. }) if operation.may_meet_deadlock() => Ok(StoreAnswer::Refused),
+            Err(fault) => Err(fault),
+            Ok(bytes) => match borsh::from_slice::<StoreAnswer>(&bytes) {
+                Ok(answer) => Ok(answer),
+                Err(_) => {
+                    let text = format!("client {}: {operation:?} came to bytes that are no answer", self.number);
+                    return effects.push(ActorEffect::Violated(Property::TrueReplies, text));
+                }
+            },
         };
-        match (&operation, answer) {
-            (StoreOperation::Tally(_), Ok(Ok(StoreAnswer::Number(1)))) => {}
+        match (&operation, &answer) {
+            (StoreOperation::Tally(_), Ok(StoreAnswer::Number(1))) => {}
             (StoreOperation::Tally(_), answer) => {
                 let text = format!("client {}: {session:?} {number:?} ran {answer:?} times", self.number);
                 effects.push(ActorEffect::Violated(Property::ExactlyOnce, text));
             }
-            (StoreOperation::Panic, Err(Fault::Panicked { .. })) => {}
-            (_, Ok(Ok(answer))) => {
-                if let Some(place) = place {
-                    self.history.borrow_mut().operations[place].returned = Some((now.order, answer));
-                }
-            }
-            (operation, answer) => {
+            (operation, answer) if !operation.may_come_to(answer) => {
                 let text = format!("client {}: {operation:?} came to {answer:?}", self.number);
                 effects.push(ActorEffect::Violated(Property::TrueReplies, text));
             }
+            _ => {}
+        }
+        let history = &mut *self.history.borrow_mut();
+        for name in operation.uses(&answer) {
+            *history.uses.entry(name).or_default() += 1;
+        }
+        if let (Some(place), Ok(answer)) = (place, answer) {
+            history.operations[place].returned = Some((now.order, answer));
         }
         self.next_at = now.time.monotonic + self.random.below(self.think + 1);
     }
@@ -211,14 +232,18 @@ impl Customer {
         if self.finishing {
             return self.last_words.pop();
         }
-        match self.manner {
+        let random = &mut self.random;
+        let more = self.everything && random.chance(MORE_PERMILLE);
+        Some(match self.manner {
             Manner::Linear => {
                 self.written += 1;
                 let unique = (self.number as u64 + 1) << 32 | self.written;
-                Some(StoreOperation::draw(&mut self.random, unique))
+                let draw = if more { StoreOperation::draw_more } else { StoreOperation::draw };
+                draw(random, unique)
             }
-            Manner::Busy => Some(StoreOperation::draw_busy(&mut self.random)),
-        }
+            Manner::Busy if more => StoreOperation::draw_more_busy(random),
+            Manner::Busy => StoreOperation::draw_busy(random),
+        })
     }
 
     fn act(&mut self, now: Moment, effects: &mut Vec<ActorEffect>) {

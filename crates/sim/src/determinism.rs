@@ -18,6 +18,7 @@ mod narrator;
 mod planted;
 mod program;
 
+pub(crate) use interpreter::change;
 pub use interpreter::{Interpreter, Tally};
 pub use planted::{PLANTED, Search, search};
 pub use program::{Action, Foretold, Program, programs};

@@ -9,6 +9,7 @@ mod schedules;
 use clap::{Parser, Subcommand};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use unisono_consensus::aphousia::Aphousia;
 use unisono_sim::{Algorithm, Outcome, Plan, Planted, Property, Report, Scope, run_plan, run_seed};
@@ -168,7 +169,7 @@ fn print_report(report: &Report, json: bool) {
     }
     println!(
         "{} runs, {} violations, {} replay mismatches; {} events ({} per second), {} decisions, {} view changes, \
-         {} client operations, {} histories checked",
+         {} client operations, {} histories checked, {} changes of start-ahead",
         report.runs,
         report.violations,
         report.replay_mismatches,
@@ -177,8 +178,16 @@ fn print_report(report: &Report, json: bool) {
         report.decisions,
         report.view_changes,
         report.client_operations,
-        report.histories_checked
+        report.histories_checked,
+        report.start_ahead
     );
+    let list = |counts: &BTreeMap<&str, u64>| -> String {
+        counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    println!("ordered: {}", list(&report.ordered));
+    println!("used: {}", list(&report.uses));
+    println!("outside: {:?}", report.outside);
+    println!("faults: {:?}", report.faults);
 }
 
 fn search_planted(seeds: u64, json: bool) -> bool {

@@ -16,14 +16,10 @@ use unisono_replica::{
     ConnectionId, GrantRecord, Input as ReplicaInput, MarkRule, Output as ReplicaOutput, PeerMessage, Replica,
     Settings, Timer,
 };
-use unisono_scheduler::{
-    Scheduler,
-    sequential::Sequential,
-    uds::{Planted as PlantedSchedule, Uds},
-};
+use unisono_scheduler::{Scheduler, sequential::Sequential, uds::Uds};
 use unisono_types::{
-    Answer, Bytes, ClientMessage, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId, Reply, ReplyBody,
-    SequenceNumber, Time, Unverified, Verified, VerifyContext, Work, decode, encode,
+    Answer, Bytes, CallAnswer, CallId, ClientMessage, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId,
+    Reply, ReplyBody, SequenceNumber, Time, Unverified, Verified, VerifyContext, Work, decode, encode,
 };
 
 /// Makes replicas of service `S` over algorithm `A`.
@@ -44,12 +40,10 @@ impl<S: Service, A: Algorithm> ReplicaFactory<S, A> {
     }
 
     fn scheduler(&self) -> Box<dyn Scheduler> {
-        match &self.schedule {
-            Schedule::Sequential => Box::new(Sequential::new()),
-            Schedule::Uds(parameters) if self.planted == Some(Planted::LockGrantedInArrivalOrder) => {
-                Box::new(Uds::planted(parameters.clone(), PlantedSchedule::ArrivalOrder))
-            }
-            Schedule::Uds(parameters) => Box::new(Uds::new(parameters.clone())),
+        match (&self.schedule, self.planted.and_then(Planted::of_schedule)) {
+            (Schedule::Sequential, _) => Box::new(Sequential::new()),
+            (Schedule::Uds(parameters), Some(rule)) => Box::new(Uds::planted(parameters.clone(), rule)),
+            (Schedule::Uds(parameters), None) => Box::new(Uds::new(parameters.clone())),
         }
     }
 }
@@ -104,6 +98,13 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
 
     fn show(&self, liar: ReplicaId, signed: &Abuse, random: &mut Random) -> Vec<Bytes> {
         A::show(&self.identities, liar, signed, random).into_iter().map(|inner| within(&inner)).collect()
+    }
+
+    fn submission(&self, liar: ReplicaId, call: &CallId, answer: CallAnswer) -> Option<Bytes> {
+        let signer = &self.identities.hosts[usize::from(liar.0)];
+        let body = FrameBody::Called { call: call.clone(), answer };
+        let frame = Frame::sign(self.identities.context.cluster, signer, body);
+        Some(encoded(&PeerMessage::<A::Message>::Submission(frame)))
     }
 
     fn wrong_reply(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {

@@ -4,6 +4,7 @@
 //! faults of one kind often hide those of another. A plan is data: it can be printed, changed by hand and run again.
 
 use crate::Random;
+use unisono_scheduler::uds::Planted as PlantedSchedule;
 use unisono_scheduler::{Order, Parameters};
 
 /// A second of virtual time.
@@ -70,12 +71,21 @@ pub enum Planted {
     ViewChangeForgetsGreatestVote,
     /// Locks are granted in the order in which threads happen to ask.
     LockGrantedInArrivalOrder,
+    /// Tries are answered to whoever has come to one.
+    TryWithoutTurn,
+    /// A child is born when its parent happens to ask.
+    SpawnWithoutTurn,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::QuorumOffByOne, Self::ViewChangeForgetsGreatestVote, Self::LockGrantedInArrivalOrder];
+    pub const ALL: [Self; 5] = [
+        Self::QuorumOffByOne,
+        Self::ViewChangeForgetsGreatestVote,
+        Self::LockGrantedInArrivalOrder,
+        Self::TryWithoutTurn,
+        Self::SpawnWithoutTurn,
+    ];
 
     /// Its name in the output.
     #[must_use]
@@ -84,6 +94,19 @@ impl Planted {
             Self::QuorumOffByOne => "quorum-off-by-one",
             Self::ViewChangeForgetsGreatestVote => "view-change-forgets-greatest-vote",
             Self::LockGrantedInArrivalOrder => "lock-granted-in-arrival-order",
+            Self::TryWithoutTurn => "try-without-turn",
+            Self::SpawnWithoutTurn => "spawn-without-turn",
+        }
+    }
+
+    /// The wrong rule of the scheduler, if it is one.
+    #[must_use]
+    pub const fn of_schedule(self) -> Option<PlantedSchedule> {
+        match self {
+            Self::QuorumOffByOne | Self::ViewChangeForgetsGreatestVote => None,
+            Self::LockGrantedInArrivalOrder => Some(PlantedSchedule::ArrivalOrder),
+            Self::TryWithoutTurn => Some(PlantedSchedule::TryWithoutSlot),
+            Self::SpawnWithoutTurn => Some(PlantedSchedule::SpawnWithoutSlot),
         }
     }
 }
@@ -259,6 +282,14 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
+        let mut plan = Self::narrow(seed);
+        plan.extend(&mut Random::new(seed ^ 0x6561_7665_7279));
+        plan
+    }
+
+    /// The plan that a seed had when clients asked for less: what failed then is run as it was.
+    #[must_use]
+    pub fn narrow(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x756e_6973_6f6e_6f00);
         let r = &mut random;
         let replicas = r.pick(&[3, 3, 3, 3, 4, 5, 5, 6, 7]);
@@ -278,7 +309,6 @@ impl Plan {
         plan.step_delay = r.pick(&[5, 50, 1_000]);
         plan.liars = liars(r, replicas);
         plan.faults = faults(r, &plan);
-        plan.extend(&mut Random::new(seed ^ 0x6561_7665_7279));
         plan
     }
 
@@ -288,7 +318,7 @@ impl Plan {
         self.outside = r.pick(&[(100, MILLISECOND), (MILLISECOND, 50 * MILLISECOND), (10 * MILLISECOND, 2 * SECOND)]);
         self.administrator = r.pick(&[None, Some(20 * MILLISECOND), Some(300 * MILLISECOND)]);
         for liar in &mut self.liars {
-            liar.misquotes = if r.chance(500) { r.between(1, 1_000) } else { 0 };
+            liar.misquotes = if r.chance(700) { r.between(1, 1_000) } else { 0 };
         }
     }
 

@@ -25,12 +25,56 @@ pub struct Counts {
     pub rejected: u64,
     /// Suspicions.
     pub suspected: u64,
-    /// Outside calls asked, by each replica.
-    pub outside_calls: u64,
+    /// Changes of how many handlers may run ahead.
+    pub start_ahead: u64,
     /// Items of the common order by kind.
     pub ordered: BTreeMap<&'static str, u64>,
+    /// What requests that came to their end had used of the service's possibilities.
+    pub uses: BTreeMap<&'static str, u64>,
+    /// The outside.
+    pub outside: OutsideCounts,
     /// Faults.
     pub faults: FaultCounts,
+}
+
+/// What replicas asked outside, and what went wrong there.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct OutsideCounts {
+    /// Calls asked, by each replica.
+    pub asked: u64,
+    /// Of those, asked again: the replica had crashed before it was answered.
+    pub asked_again: u64,
+    /// Calls asked and not yet answered when the replica crashed.
+    pub interrupted: u64,
+    /// Answers later than a second.
+    pub late: u64,
+    /// Calls that are never answered.
+    pub unanswered: u64,
+    /// Calls of a target that says different things to different replicas.
+    pub differing: u64,
+    /// Answers that are too large to travel.
+    pub too_large: u64,
+    /// Calls of a target that was down.
+    pub down: u64,
+    /// Answers that a liar made up.
+    pub lies: u64,
+    /// Lies to which a second, different submission was added.
+    pub contradictions: u64,
+}
+
+impl OutsideCounts {
+    fn add(&mut self, other: &Self) {
+        self.asked += other.asked;
+        self.asked_again += other.asked_again;
+        self.interrupted += other.interrupted;
+        self.late += other.late;
+        self.unanswered += other.unanswered;
+        self.differing += other.differing;
+        self.too_large += other.too_large;
+        self.down += other.down;
+        self.lies += other.lies;
+        self.contradictions += other.contradictions;
+    }
 }
 
 /// Faults that took place.
@@ -92,8 +136,14 @@ pub struct Report {
     pub marks: u64,
     /// Outside calls that replicas asked.
     pub outside_calls: u64,
+    /// Changes of how many handlers may run ahead.
+    pub start_ahead: u64,
     /// Items of the common orders by kind: requests, ticks, flushes, marks, changes of the schedule, answers.
     pub ordered: BTreeMap<&'static str, u64>,
+    /// What requests had used of the service's possibilities.
+    pub uses: BTreeMap<&'static str, u64>,
+    /// The outside.
+    pub outside: OutsideCounts,
     /// Faults.
     pub faults: FaultCounts,
     /// Which seeds.
@@ -112,10 +162,11 @@ impl Report {
         self.histories_checked += counts.histories_checked;
         self.histories_undecided += counts.histories_undecided;
         self.marks += counts.marks;
-        self.outside_calls += counts.outside_calls;
-        for (kind, count) in &counts.ordered {
-            *self.ordered.entry(kind).or_default() += count;
-        }
+        self.outside_calls += counts.outside.asked;
+        self.start_ahead += counts.start_ahead;
+        add(&mut self.ordered, &counts.ordered);
+        add(&mut self.uses, &counts.uses);
+        self.outside.add(&counts.outside);
         self.faults.loss += faults.loss;
         self.faults.duplication += faults.duplication;
         self.faults.partition += faults.partition;
@@ -139,5 +190,11 @@ impl Report {
         if self.failing_seeds.last() != Some(&seed) {
             self.failing_seeds.push(seed);
         }
+    }
+}
+
+fn add(sum: &mut BTreeMap<&'static str, u64>, counts: &BTreeMap<&'static str, u64>) {
+    for (name, count) in counts {
+        *sum.entry(name).or_default() += count;
     }
 }

@@ -1,6 +1,6 @@
 //! One seed, from its plan to its verdict.
 
-use crate::customer::{Customer, History, Manner};
+use crate::customer::{Customer, History};
 use crate::numbers::{NumbersFactory, Submitter};
 use crate::store::Store;
 use crate::{
@@ -48,10 +48,8 @@ fn run_whole<A: Algorithm>(plan: &Plan, trace: Trace) -> Outcome {
     let history = Rc::new(RefCell::new(History::default()));
     let mut random = Random::new(plan.seed ^ 0xc1e4);
     let customer = |client| {
-        let manner = if client < plan.linear_clients { Manner::Linear } else { Manner::Busy };
         let history = Rc::clone(&history);
-        let customer = Customer::new(identities.clone(), client, manner, plan.think, random.fork(), history);
-        Box::new(customer) as Box<dyn Actor>
+        Box::new(Customer::new(identities.clone(), plan, client, random.fork(), history)) as Box<dyn Actor>
     };
     let mut actors: Vec<Box<dyn Actor>> = (0..plan.linear_clients + plan.busy_clients).map(customer).collect();
     if let Some(pause) = plan.administrator {
@@ -60,6 +58,7 @@ fn run_whole<A: Algorithm>(plan: &Plan, trace: Trace) -> Outcome {
     }
     let factory = Box::new(ReplicaFactory::<Store, A>::new(identities.clone(), plan));
     let mut outcome = run_world(plan, trace, factory, &identities, actors);
+    outcome.counts.uses = history.borrow().uses();
     if outcome.violation.is_none() {
         let (checked, undecided, violation) = history.borrow().check();
         outcome.counts.histories_checked = checked;

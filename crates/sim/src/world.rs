@@ -23,7 +23,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use unisono_trusted::Register;
-use unisono_types::{Bytes, RegisterId, ReplicaId, Signer};
+use unisono_types::{Bytes, CallId, RegisterId, ReplicaId, Signer};
 
 /// What is outstanding when everything heals, or is asked for later, must be done within this long.
 pub const LIVENESS_LIMIT: u64 = 10 * crate::plan::SECOND;
@@ -83,6 +83,8 @@ struct Host {
     paused: bool,
     backlog: Vec<Event>,
     liar: Option<Liar>,
+    /// Outside calls that it asked and was not answered, with the life in which it did.
+    asked: BTreeMap<CallId, u64>,
 }
 
 /// A client's machine.
@@ -326,11 +328,17 @@ impl World {
                 self.hosts[replica].steps_pending[core] = false;
                 let pick = self.random.next_u64();
                 if self.plan.everything && (pick >> 32).is_multiple_of(TUNED_EVERY) {
+                    self.counts.start_ahead += 1;
                     self.input(replica, core, Input::StartAhead((pick >> 48) as usize % START_AHEAD_MAX));
                 }
                 self.input(replica, core, Input::Step(pick));
             }
-            Event::Inner { replica, core, input, .. } => self.input(replica, core, *input),
+            Event::Inner { replica, core, input, .. } => {
+                if let Input::Outside { call, .. } = &*input {
+                    self.hosts[replica].asked.remove(call);
+                }
+                self.input(replica, core, *input);
+            }
             Event::ClientTimer { client, .. } => self.client_input(client, ActorInput::Timeout),
             Event::ClientLink { client, replica, up } => {
                 self.client_input(client, ActorInput::Link { replica: ReplicaId(replica as u16), up });
@@ -468,6 +476,7 @@ impl Host {
             paused: false,
             backlog: Vec::new(),
             liar,
+            asked: BTreeMap::new(),
         }
     }
 }

@@ -441,7 +441,8 @@ fn mix_into(value: &mut u64, seen: u64) -> u64 {
     *value
 }
 
-fn change(seed: u64) -> Change {
+/// What a handler makes of a number.
+pub(crate) fn change(seed: u64) -> Change {
     let change = random_change(&mut Random::new(seed));
     Change {
         primaries: change.primaries,

@@ -191,20 +191,44 @@ impl World {
         self.schedule(at, Event::Inner { replica, core, life, input });
     }
 
-    /// Somebody outside is asked, and answers late, or is misquoted by a liar.
+    /// Somebody outside is asked, and answers late or never, or is misquoted by a liar.
     fn ask(&mut self, replica: usize, core: usize, call: CallId, target: &str, request: &[u8]) {
         let (low, high) = self.plan.outside;
-        let (later, mut answer) = outside::answer(target, request, replica);
-        let delay = later + self.random.between(low, high);
-        self.counts.outside_calls += 1;
-        if let Some(liar) = &mut self.hosts[replica].liar
+        let delay = self.random.between(low, high);
+        let said = outside::answer(target, request, replica, self.now);
+        let mut said = said.map(|(later, answer)| (later + delay, answer));
+        let host = &mut self.hosts[replica];
+        let life = host.life;
+        if host.asked.insert(call.clone(), life).is_some_and(|before| before != life) {
+            self.counts.outside.asked_again += 1;
+        }
+        outside::count(target, said.as_ref(), &mut self.counts.outside);
+        if let Some(liar) = &mut host.liar
             && liar.misquotes()
         {
-            answer = outside::lie(liar.random());
+            said = Some((delay, outside::lie(liar.random())));
+            self.counts.outside.lies += 1;
+            if liar.random().chance(500) {
+                self.contradict(replica, &call);
+            }
         }
-        let life = self.hosts[replica].life;
-        let input = Box::new(Input::Outside { call, answer });
-        self.schedule(self.now + delay, Event::Inner { replica, core, life, input });
+        if let Some((delay, answer)) = said {
+            let input = Box::new(Input::Outside { call, answer });
+            self.schedule(self.now + delay, Event::Inner { replica, core, life, input });
+        }
+    }
+
+    /// A liar submits something else again, to each of the others.
+    fn contradict(&mut self, replica: usize, call: &CallId) {
+        let Some(mut liar) = self.hosts[replica].liar.take() else { return };
+        for to in (0..self.hosts.len()).filter(|to| *to != replica) {
+            let answer = outside::lie(liar.random());
+            if let Some(bytes) = self.factory.submission(ReplicaId(replica as u16), call, answer) {
+                self.transmit(self.now, replica, to, bytes);
+            }
+        }
+        self.counts.outside.contradictions += 1;
+        self.hosts[replica].liar = Some(liar);
     }
 
     pub(super) fn client_effect(&mut self, client: usize, effect: ActorEffect) {

@@ -38,6 +38,7 @@ impl World {
             return;
         }
         self.counts.faults.crash += 1;
+        self.counts.outside.interrupted += host.asked.values().filter(|life| **life == host.life).count() as u64;
         host.up = false;
         host.paused = false;
         host.backlog.clear();
