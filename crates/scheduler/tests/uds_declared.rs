@@ -6,6 +6,7 @@ use support::parameters;
 use support::story::story;
 use unisono_scheduler::testing::Checked;
 use unisono_scheduler::uds::Uds;
+use unisono_scheduler::{Entry, Event, Scheduler};
 
 fn uds(primaries: u32, steps: u32) -> Uds {
     Uds::new(parameters(primaries, steps))
@@ -279,4 +280,42 @@ fn its_time_is_that_of_the_rounds_it_runs_in() {
          1 finish                  -> 2 granted @20, 1 finished
          2 unlock a                -> 2 granted @20",
     );
+}
+
+/// 3 waits behind the ticket of 2, who waits for 1, who sleeps. Nobody of them can go on before its time, however many
+/// rounds end: a replica that went on asking for Flushes had 40 of them ordered in a row.
+#[test]
+fn who_waits_behind_a_waiting_ticket_asks_for_no_flush_without_end() {
+    let mut uds = uds(4, 1);
+    story(
+        &mut uds,
+        "request 1            -> start 1
+         1 lock b             -> 1 granted
+         1 sleep 50           ->
+         request 2 declares a b ->                     # deferred: the round had a primary
+         flush                -> start 2
+         2 lock a             -> 2 granted
+         2 lock b             ->                       # behind 1
+         request 3            -> start 3
+         3 lock a             ->                       # behind 2",
+    );
+    let mut flushes = 0;
+    let mut grants = Vec::new();
+    while uds.status().needs_flush {
+        uds.handle(Event::Entry(Entry::Flush), &mut grants);
+        assert!(grants.is_empty(), "nobody can go on: {grants:?}");
+        flushes += 1;
+        assert!(flushes <= 3, "Flushes that change nothing");
+    }
+    assert!(flushes > 0, "the first may change something");
+    story(
+        &mut uds,
+        "tick 60              -> 1 granted @60
+         1 unlock b           -> 2 granted @60, 1 granted @60  # who waited for his ticket goes on at once
+         2 unlock a           -> 2 granted @60          # it is not 3's turn yet
+         2 finish             -> 2 finished
+         1 finish             -> 3 granted @60, 1 finished
+         3 finish             -> 3 finished",
+    );
+    assert!(!uds.status().needs_flush);
 }

@@ -59,7 +59,10 @@ impl Uds {
         let entry = &mut self.threads[thread as usize];
         entry.state = State::Admitted;
         match entry.pending.take() {
-            None => grants.push(Grant::Start { thread: ThreadIndex(thread) }),
+            None => {
+                self.moved = true;
+                grants.push(Grant::Start { thread: ThreadIndex(thread) });
+            }
             Some(pending) => {
                 let operation = pending.operation().expect("who was not admitted has had no operation performed");
                 self.declared_operation(thread, operation, grants);

@@ -234,6 +234,8 @@ pub struct Uds {
     /// Running primaries and running admitted threads.
     active: usize,
     progress: bool,
+    /// Some thread has run in it, or an entry was read that is no Flush.
+    moved: bool,
     /// Closed short: by a Flush, a Tick, a Reconfigure or a Mark.
     closed: bool,
     /// By slot: what its handler changed.
@@ -252,6 +254,8 @@ pub struct Uds {
     held: u32,
     /// The last round had all of E as primaries and made no progress.
     stuck: bool,
+    /// And nothing moved in it: it ended as it had begun.
+    still: bool,
     reconfigure: Option<Change>,
     mark: Option<u64>,
     trace: Trace,
@@ -297,7 +301,9 @@ impl Scheduler for Uds {
             round: self.round,
             threads: self.alive,
             parked: self.parked,
-            needs_flush: self.active == 0 && self.log.is_empty() && (self.alive > self.parked || self.someone_is_due()),
+            needs_flush: self.active == 0
+                && self.log.is_empty()
+                && (self.alive > self.parked && !self.repeats() || self.someone_is_due()),
             deadline: self.timers.first().map(|(deadline, ..)| *deadline),
         }
     }
@@ -368,6 +374,7 @@ impl Uds {
             slots_max: 0,
             active: 0,
             progress: true,
+            moved: false,
             closed: false,
             changes: BTreeMap::new(),
             consumed: false,
@@ -377,6 +384,7 @@ impl Uds {
             idle_rounds: 0,
             held: 0,
             stuck: false,
+            still: false,
             reconfigure: None,
             mark: None,
             trace: Trace::default(),
@@ -404,6 +412,13 @@ impl Uds {
         } else {
             self.read_log(grants);
         }
+    }
+
+    /// Rounds that begin alike end alike: the last one changed nothing, and this one has come as far as that, so another
+    /// Flush would bring one more. Those that wait so wait for somebody who is parked himself: behind a ticket whose
+    /// owner waits for his next one, for example.
+    fn repeats(&self) -> bool {
+        self.still && !self.moved
     }
 
     /// A join, an answer or a lock has come for a parked thread, or a thread has begun to join, which may have closed a
@@ -803,6 +818,7 @@ impl Uds {
     /// The operation of a running thread returns at once.
     #[inline]
     fn go_on(&mut self, thread: u32, result: OperationResult, grants: &mut Vec<Grant>) {
+        self.moved = true;
         let entry = &mut self.threads[thread as usize];
         entry.now = entry.now.max(self.now);
         grants.push(Grant::Resume { thread: ThreadIndex(thread), result, now: entry.now });
@@ -810,6 +826,7 @@ impl Uds {
 
     /// The thread's operation is done; the caller has counted it as active.
     fn resume(&mut self, thread: u32, running: State, result: OperationResult, grants: &mut Vec<Grant>) {
+        self.moved = true;
         self.disarm(thread);
         let entry = &mut self.threads[thread as usize];
         entry.now = entry.now.max(self.now);

@@ -62,6 +62,7 @@ impl Uds {
     pub(super) fn read_log(&mut self, grants: &mut Vec<Grant>) {
         while !self.membership_closed() {
             let Some(entry) = self.log.front_mut() else { break };
+            self.moved |= !matches!(entry, Entry::Flush);
             match entry {
                 Entry::Request { thread, declaration, .. } => {
                     let (thread, declaration) = (thread.0, core::mem::take(declaration));
@@ -140,6 +141,7 @@ impl Uds {
         self.locks.sweep();
         self.fold_grants(); // 6
         self.stuck = all_were_primary && !self.progress;
+        self.still = self.stuck && !self.moved;
         self.idle_rounds = if self.progress { 0 } else { self.idle_rounds + 1 };
         self.boost =
             if self.progress || self.plants(Planted::NoBoost) { 0 } else { self.boost.saturating_mul(2).max(1) };
@@ -388,6 +390,7 @@ impl Uds {
         // Deferred ones are admitted into this round: what they do waits for its end, so a Flush must not pass it over.
         self.consumed = !self.deferred.is_empty();
         self.progress = false;
+        self.moved = self.consumed;
         let primaries = self.parameters.primaries.max(1) as usize;
         let eligible = self.carried.len() + self.eligible.len();
         self.slots_max = primaries.saturating_add(self.boost as usize).min(primaries.saturating_add(eligible));
@@ -435,6 +438,7 @@ impl Uds {
             None => {
                 entry.state = State::Running;
                 self.active += 1;
+                self.moved = true;
                 grants.push(Grant::Start { thread: ThreadIndex(thread) });
             }
             Some(Pending::Resume(result)) => {
