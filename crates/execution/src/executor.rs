@@ -205,7 +205,8 @@ impl Executor {
         self.core.take_done(done);
     }
 
-    /// Called by a worker when there is something to take. It must not call the executor.
+    /// Called by a worker when there is something to take; while there is more to run, not again within 250 microseconds.
+    /// It must not call the executor.
     pub fn set_notify(&self, notify: Notify) {
         self.core.set_notify(notify);
     }
