@@ -132,6 +132,24 @@ fn who_waits_for_idle_workers_does_not_wait_for_one_that_is_gone() {
     shuttle::check_random(check, INTERLEAVINGS);
 }
 
+/// Found by the random schedules, in one run of many: a worker that was one too many ended with work ready, and who
+/// slept was not woken for it.
+#[test]
+fn a_worker_that_goes_leaves_nothing_that_nobody_is_woken_for() {
+    let check = || {
+        let executor = Arc::new(Executor::new::<Shop>(sequential(), Settings { workers: 2, ..Settings::default() }));
+        executor.submit_all((1..=2).map(|n| request(n, ShopOperation::add(n))));
+        let theirs = Arc::clone(&executor);
+        let operator = shuttle::thread::spawn(move || theirs.set_workers(1));
+        executor.wait_idle();
+        assert_eq!(operator.join().unwrap(), 1);
+        let mut done = Vec::new();
+        executor.take_done(&mut done);
+        assert_eq!(done.len(), 2);
+    };
+    shuttle::check_random(check, INTERLEAVINGS);
+}
+
 #[test]
 fn whoever_asked_to_be_told_is_told_once_there_is_something_to_take() {
     let check = || {

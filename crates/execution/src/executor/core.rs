@@ -299,7 +299,9 @@ impl Core {
                 state.sleepers.woke();
             }
         }
-        self.say_if_idle(&state); // who waits must not wait for a worker that is gone
+        // Nobody must wait for a worker that is gone: neither for what it made ready, nor for its word that all is done.
+        self.wake(&mut state);
+        self.say_if_idle(&state);
     }
 
     fn say_if_idle(&self, state: &State) {
