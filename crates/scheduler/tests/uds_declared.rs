@@ -201,8 +201,9 @@ fn the_undeclared_thread_of_a_cycle_gets_the_error() {
 fn a_cycle_that_a_ticket_closes_behind_a_blocked_thread_is_found() {
     // 1 keeps a and sleeps, 2 is blocked behind it and owns b. 4 waits for b since an earlier round when it comes to own
     // a, with 1, because 3 gives up its ticket. That closes the circle 2, 4, 2, and nobody has begun to wait.
+    let mut uds = uds(4, 3);
     story(
-        &mut uds(4, 3),
+        &mut uds,
         "request 1                   -> start 1
          request 2                   -> start 2
          1 read a                    -> 1 granted
@@ -218,8 +219,12 @@ fn a_cycle_that_a_ticket_closes_behind_a_blocked_thread_is_found() {
          tick 9                      -> 1 granted @9
          1 unlock d                  -> 3 granted @9, 1 granted @9
          3 finish                    -> 3 finished
-         1 sleep 99                  ->
-         flush                       -> 2 deadlock @9
+         1 sleep 99                  ->",
+    );
+    assert!(uds.status().needs_flush, "all are parked, and two of them for each other");
+    story(
+        &mut uds,
+        "flush                       -> 2 deadlock @9
          2 finish                    -> 4 granted @9, 2 finished
          4 read a                    -> 4 granted @9",
     );
@@ -318,4 +323,28 @@ fn who_waits_behind_a_waiting_ticket_asks_for_no_flush_without_end() {
          3 finish             -> 3 finished",
     );
     assert!(!uds.status().needs_flush);
+}
+
+/// 1 keeps a and sleeps, 2 is blocked behind it and owns b, 3 owns a, too, and waits for b. All three are parked, and
+/// nothing but the end of the round finds the circle of 2 and 3.
+#[test]
+fn who_may_have_closed_a_cycle_by_waiting_for_a_ticket_asks_for_a_flush() {
+    let mut uds = uds(2, 3);
+    story(
+        &mut uds,
+        "request 1                   -> start 1
+         request 2                   -> start 2
+         1 read a                    -> 1 granted
+         2 lock b                    -> 2 granted
+         1 call                      -> 1 calls 0
+         2 lock a                    ->                # 2 is blocked behind 1
+         request 3 declares read:a b -> start 3
+         3 lock b                    ->",
+    );
+    assert!(uds.status().needs_flush);
+    story(
+        &mut uds,
+        "flush                       -> 2 deadlock
+         2 finish                    -> 3 granted, 2 finished",
+    );
 }

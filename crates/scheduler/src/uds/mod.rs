@@ -87,6 +87,13 @@ enum State {
     Ticket,
 }
 
+impl State {
+    /// Of those that were suspected of having closed a cycle: whether it still may.
+    fn is_suspect(self) -> bool {
+        matches!(self, Self::Joining | Self::Ticket)
+    }
+}
+
 /// What a thread that does not run is to do when its turn comes. Small: every thread has room for one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Pending {
@@ -305,7 +312,7 @@ impl Scheduler for Uds {
             parked: self.parked,
             needs_flush: self.active == 0
                 && self.log.is_empty()
-                && (self.alive > self.parked && !self.repeats() || self.someone_is_due()),
+                && (self.alive > self.parked && !self.repeats() || self.parked > 0 && self.someone_is_due()),
             deadline: self.timers.first().map(|(deadline, ..)| *deadline),
         }
     }
@@ -423,12 +430,12 @@ impl Uds {
         self.still && !self.moved
     }
 
-    /// A join, an answer or a lock has come for a parked thread, or a thread has begun to join, which may have closed a
-    /// cycle: that is looked for at the end of the round.
+    /// A join, an answer or a lock has come for a parked thread, or a thread has begun to join or to wait for a ticket,
+    /// or came to own what others wait for, which may have closed a cycle: that is looked for at the end of the round.
     fn someone_is_due(&self) -> bool {
-        let joins = |thread: &u32| self.threads[*thread as usize].state == State::Joining;
+        let waits = |thread: &u32| self.threads[*thread as usize].state.is_suspect();
         !self.joined.is_empty()
-            || self.suspects.iter().any(joins)
+            || self.suspects.iter().chain(&self.locks.cornered).any(waits)
             || self.locks.any_released()
             || self.answers.iter().any(|call| self.outstanding.contains_key(call))
     }

@@ -177,7 +177,7 @@ impl Uds {
             }
         }
         suspects.extend(enqueued.iter().copied());
-        let waits = |thread: &u32| matches!(self.threads[*thread as usize].state, State::Joining | State::Ticket);
+        let waits = |thread: &u32| self.threads[*thread as usize].state.is_suspect();
         suspects.extend(self.suspects.drain(..).chain(self.locks.cornered.drain(..)).filter(waits));
         let late = self.plants(Planted::LateDeadlock)
             && (self.progress
