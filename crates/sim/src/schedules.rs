@@ -5,7 +5,8 @@
 use clap::Args;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use unisono_sim::determinism::{Case, PLANTED, SCHEDULES, Search, Verdict, search};
 
@@ -69,7 +70,7 @@ fn run(seeds: std::ops::Range<u64>, trace: bool) -> Verdict {
     let next = AtomicU64::new(seeds.start);
     let total = Mutex::new(Verdict::default());
     let under_way: Mutex<BTreeMap<u64, Instant>> = Mutex::default();
-    let over = AtomicBool::new(false);
+    let (ended, watched) = mpsc::channel::<()>();
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -93,9 +94,9 @@ fn run(seeds: std::ops::Range<u64>, trace: bool) -> Verdict {
     std::thread::scope(|scope| {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                std::thread::sleep(LOOK_INTERVAL);
+        let under_way = &under_way;
+        scope.spawn(move || {
+            while watched.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let late = |began: &Instant| began.elapsed() > PATIENCE;
                 let stuck = under_way
                     .lock()
@@ -110,7 +111,7 @@ fn run(seeds: std::ops::Range<u64>, trace: bool) -> Verdict {
             }
         });
         workers.into_iter().for_each(|worker| worker.join().expect("panics of programs are caught"));
-        over.store(true, Ordering::Relaxed);
+        drop(ended);
     });
     total.into_inner().expect("nobody panicked with it")
 }

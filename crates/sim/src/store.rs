@@ -319,17 +319,17 @@ fn write(register: &mut Guard<'_, u64>, new: u64) -> StoreAnswer {
 
 async fn ask(cx: &Context, question: Question) -> Result<Vec<u8>, CallError> {
     if !question.by_child {
-        let request = question.bytes().to_vec();
-        return cx.call(question.target(), request, question.patience).await.map(|answer| answer.to_vec());
+        return put(cx, question).await;
     }
-    let call = move |cx: Context| async move {
-        let request = question.bytes().to_vec();
-        cx.call(question.target(), request, question.patience).await.map(|answer| answer.to_vec())
-    };
-    match cx.spawn(call).await {
+    match cx.spawn(move |cx: Context| async move { put(&cx, question).await }).await {
         Ok(child) => child.join().await,
         Err(_) => Err(CallError::TimedOut),
     }
+}
+
+async fn put(cx: &Context, question: Question) -> Result<Vec<u8>, CallError> {
+    let request = question.bytes().to_vec();
+    cx.call(question.target(), request, question.patience).await.map(|answer| answer.to_vec())
 }
 
 async fn bereave(cx: &Context) -> StoreAnswer {
