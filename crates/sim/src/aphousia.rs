@@ -13,14 +13,36 @@
 use crate::{Abuse, Algorithm, Disk, Identities, Planted, Random};
 use unisono_consensus::Record;
 use unisono_consensus::aphousia::{
-    Aphousia, CertifiedBlock, EnteredView, Header, Message, Position, Recovered, Settings, inline_digest,
+    Aphousia, CertifiedBlock, EnteredView, Header, Instance, Message, Position, Recovered, Rules, Settings, Standard,
+    inline_digest, planted::Planted as PlantedRule,
 };
 use unisono_types::{
     Bytes, Digest, Frame, Membership, Message as _, ReplicaId, SequenceNumber, Signed, Signer, Step, Timestamp, View,
     Wish, decode, encode,
 };
 
-impl Algorithm for Aphousia {
+/// Rules that a plan can ask for.
+pub trait Variant: Rules {
+    /// Those of this plan.
+    fn of(planted: Option<Planted>) -> Self;
+}
+
+impl Variant for Standard {
+    fn of(_: Option<Planted>) -> Self {
+        Self
+    }
+}
+
+impl Variant for PlantedRule {
+    fn of(planted: Option<Planted>) -> Self {
+        match planted {
+            Some(Planted::Agreement(rule)) => rule,
+            other => unreachable!("{other:?} is no rule of agreement"),
+        }
+    }
+}
+
+impl<R: Variant> Algorithm for Instance<R> {
     const NAME: &'static str = "aphousia";
 
     fn create(
@@ -30,10 +52,8 @@ impl Algorithm for Aphousia {
         disk: &Disk,
         planted: Option<Planted>,
     ) -> Self {
-        let mut settings = Settings::new(replica, signer, membership);
-        settings.planted.quorum_off_by_one = planted == Some(Planted::QuorumOffByOne);
-        settings.planted.forgotten_greatest = planted == Some(Planted::ViewChangeForgetsGreatestVote);
-        Self::new(settings, recovered(disk))
+        let settings = Settings::new(replica, signer, membership);
+        Self::with_rules(R::of(planted), settings, recovered(disk))
     }
 
     fn parent(block: &Bytes) -> Option<Digest> {
@@ -97,7 +117,7 @@ impl Algorithm for Aphousia {
 
 /// What an instance finds on its disk: the last decided block, and the blocks above it.
 fn recovered(disk: &Disk) -> Recovered {
-    let last = disk.decided(SequenceNumber(1), Aphousia::parent).pop();
+    let last = disk.decided(SequenceNumber(1), <Aphousia as Algorithm>::parent).pop();
     let height = last.as_ref().map_or(SequenceNumber(0), |last| last.sequence);
     let above = disk.durable().iter().filter_map(|entry| match entry {
         crate::Entry::Record(Record::Block { sequence, bytes, .. }) if *sequence > height => Some(bytes.clone()),

@@ -60,6 +60,6 @@ pub use node::{ReplicaFactory, digest_of_operation};
 pub use plan::{ED25519_EVERY, Fault, LiarPlan, NetworkPlan, Plan, Planted, SECOND, Schedule};
 pub use random::Random;
 pub use report::{Counts, FaultCounts, Outcome, OutsideCounts, Report};
-pub use run::{Scope, run_plan, run_seed};
+pub use run::{Scope, run_plan, run_planted, run_seed};
 pub use trace::Trace;
 pub use world::{LIVENESS_LIMIT, Parts, World};

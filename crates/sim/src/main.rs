@@ -11,8 +11,9 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Instant;
 use unisono_consensus::aphousia::Aphousia;
-use unisono_sim::{Algorithm, Outcome, Plan, Planted, Property, Report, Scope, run_plan, run_seed};
+use unisono_sim::{Algorithm, Outcome, Plan, Planted, Property, Report, Scope, run_planted, run_seed};
 
 /// Runs whole clusters by seed.
 #[derive(Parser, Debug)]
@@ -65,16 +66,12 @@ enum Command {
 #[derive(Serialize, Debug)]
 struct Search {
     name: &'static str,
+    rule: &'static str,
     found: bool,
-    seed: Option<u64>,
+    /// Tried, that which showed it included.
+    seeds: u64,
+    seconds: f64,
     property: Option<Property>,
-}
-
-impl Search {
-    fn of(bug: Planted, found: Option<(u64, Property)>) -> Self {
-        let (seed, property) = found.unzip();
-        Self { name: bug.name(), found: found.is_some(), seed, property }
-    }
 }
 
 type Run = fn(u64, Scope, bool) -> Outcome;
@@ -191,38 +188,37 @@ fn print_report(report: &Report, json: bool) {
 }
 
 fn search_planted(seeds: u64, json: bool) -> bool {
-    let searches: Vec<Search> = Planted::ALL.into_iter().map(|bug| search(bug, seeds)).collect();
+    let searches: Vec<Search> = Planted::all().map(|bug| search(bug, seeds)).collect();
     if json {
         println!("{}", serde_json::to_string(&searches).expect("names and numbers"));
     } else {
-        for Search { name, seed, property, .. } in &searches {
-            match (seed, property) {
-                (Some(seed), Some(property)) => println!("{name}: found at seed {seed} by {property:?}"),
-                _ => println!("{name}: not found in {seeds} seeds"),
+        for Search { name, rule, seeds, seconds, property, .. } in &searches {
+            match property {
+                Some(property) => println!("{name} ({rule}): found by {property:?} after {seeds} seeds, {seconds} s"),
+                None => println!("{name} ({rule}): not found in {seeds} seeds, {seconds} s"),
             }
         }
     }
     searches.iter().all(|search| search.found)
 }
 
-/// The first seed that shows the bug: with it something is violated, without it nothing is. What hurts safety counts
-/// before what only stops progress.
+/// The first seed that shows the bug: with it something is violated, without it nothing is.
 fn search(bug: Planted, seeds: u64) -> Search {
+    let begun = Instant::now();
     let violated = |seed: u64| {
         let plan = Plan::of_seed(seed);
         let planted = Plan { planted: Some(bug), ..plan.clone() };
-        let violation = run_plan::<Aphousia>(&planted, Scope::Whole, false).violation?;
-        let clean = run_plan::<Aphousia>(&plan, Scope::Whole, false).violation.is_none();
+        let violation = run_planted(&planted, Scope::Whole).violation?;
+        let clean = run_planted(&plan, Scope::Whole).violation.is_none();
         clean.then_some((seed, violation.property))
     };
-    let mut stalled = None;
-    for seed in 0..seeds {
-        match violated(seed) {
-            Some((_, Property::Liveness)) if stalled.is_some() => {}
-            Some(found @ (_, Property::Liveness)) => stalled = Some(found),
-            Some(found) => return Search::of(bug, Some(found)),
-            None => {}
-        }
+    let found = (0..seeds).find_map(violated);
+    Search {
+        name: bug.name(),
+        rule: bug.rule(),
+        found: found.is_some(),
+        seeds: found.map_or(seeds, |(seed, _)| seed + 1),
+        seconds: (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        property: found.map(|(_, property)| property),
     }
-    Search::of(bug, stalled)
 }

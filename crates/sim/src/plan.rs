@@ -4,6 +4,7 @@
 //! faults of one kind often hide those of another. A plan is data: it can be printed, changed by hand and run again.
 
 use crate::Random;
+use unisono_consensus::aphousia::planted::Planted as PlantedRule;
 use unisono_scheduler::uds::Planted as PlantedSchedule;
 use unisono_scheduler::{Order, Parameters};
 
@@ -62,40 +63,42 @@ pub struct Plan {
     pub planted: Option<Planted>,
 }
 
-/// Bugs that can be switched on: one that the checkers do not find shows a hole in them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// Wrong rules that can be switched on: one that the checkers do not find shows a hole in them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Planted {
-    /// Every quorum is one short.
-    QuorumOffByOne,
-    /// A view change leaves the greatest vote out.
-    ViewChangeForgetsGreatestVote,
-    /// Locks are granted in the order in which threads happen to ask.
-    LockGrantedInArrivalOrder,
-    /// Tries are answered to whoever has come to one.
-    TryWithoutTurn,
-    /// A child is born when its parent happens to ask.
-    SpawnWithoutTurn,
+    /// Of agreement.
+    Agreement(PlantedRule),
+    /// Of the scheduler.
+    Schedule(PlantedSchedule),
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::QuorumOffByOne,
-        Self::ViewChangeForgetsGreatestVote,
-        Self::LockGrantedInArrivalOrder,
-        Self::TryWithoutTurn,
-        Self::SpawnWithoutTurn,
-    ];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let schedule =
+            [PlantedSchedule::ArrivalOrder, PlantedSchedule::TryWithoutSlot, PlantedSchedule::SpawnWithoutSlot];
+        PlantedRule::ALL.into_iter().map(Self::Agreement).chain(schedule.into_iter().map(Self::Schedule))
+    }
 
     /// Its name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::QuorumOffByOne => "quorum-off-by-one",
-            Self::ViewChangeForgetsGreatestVote => "view-change-forgets-greatest-vote",
-            Self::LockGrantedInArrivalOrder => "lock-granted-in-arrival-order",
-            Self::TryWithoutTurn => "try-without-turn",
-            Self::SpawnWithoutTurn => "spawn-without-turn",
+            Self::Agreement(rule) => rule.name(),
+            Self::Schedule(PlantedSchedule::TryWithoutSlot) => "try-without-turn",
+            Self::Schedule(PlantedSchedule::SpawnWithoutSlot) => "spawn-without-turn",
+            Self::Schedule(_) => "lock-granted-in-arrival-order",
+        }
+    }
+
+    /// The rule that it breaks.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Agreement(rule) => rule.rule(),
+            Self::Schedule(PlantedSchedule::TryWithoutSlot) => "a try is answered in its thread's turn",
+            Self::Schedule(PlantedSchedule::SpawnWithoutSlot) => "a child is born in its parent's turn",
+            Self::Schedule(_) => "a lock is granted in the order of turns",
         }
     }
 
@@ -103,10 +106,8 @@ impl Planted {
     #[must_use]
     pub const fn of_schedule(self) -> Option<PlantedSchedule> {
         match self {
-            Self::QuorumOffByOne | Self::ViewChangeForgetsGreatestVote => None,
-            Self::LockGrantedInArrivalOrder => Some(PlantedSchedule::ArrivalOrder),
-            Self::TryWithoutTurn => Some(PlantedSchedule::TryWithoutSlot),
-            Self::SpawnWithoutTurn => Some(PlantedSchedule::SpawnWithoutSlot),
+            Self::Agreement(_) => None,
+            Self::Schedule(rule) => Some(rule),
         }
     }
 }

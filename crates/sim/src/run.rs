@@ -4,12 +4,13 @@ use crate::customer::{Customer, History};
 use crate::numbers::{NumbersFactory, Submitter};
 use crate::store::Store;
 use crate::{
-    Actor, Administrator, Algorithm, Factory, Identities, Outcome, Parts, Plan, Property, Random, ReplicaFactory,
-    Trace, Violation, World,
+    Actor, Administrator, Algorithm, Factory, Identities, Outcome, Parts, Plan, Planted, Property, Random,
+    ReplicaFactory, Trace, Violation, World,
 };
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use unisono_consensus::aphousia::{Aphousia, Instance, planted::Planted as PlantedRule};
 
 /// What runs in the world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,15 @@ pub enum Scope {
 #[must_use]
 pub fn run_seed<A: Algorithm>(seed: u64, scope: Scope, print: bool) -> Outcome {
     run_plan::<A>(&Plan::of_seed(seed), scope, print)
+}
+
+/// Runs a plan of Aphousia, with its planted bug if it has one.
+#[must_use]
+pub fn run_planted(plan: &Plan, scope: Scope) -> Outcome {
+    match plan.planted {
+        Some(Planted::Agreement(_)) => run_plan::<Instance<PlantedRule>>(plan, scope, false),
+        _ => run_plan::<Aphousia>(plan, scope, false),
+    }
 }
 
 /// Runs a plan.

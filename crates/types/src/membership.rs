@@ -218,13 +218,6 @@ impl Quorum {
     pub const fn faulty(&self) -> usize {
         self.faulty
     }
-
-    /// A planted bug for the simulator's own test: every quorum one short.
-    #[cfg(feature = "simulation")]
-    #[must_use]
-    pub const fn planted_off_by_one(self) -> Self {
-        Self { commit: self.commit.saturating_sub(1), faulty: self.faulty }
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use super::block::CertifiedBlock;
 use super::message::{Decided, Message, Position};
 use super::votes::AHEAD_MAX;
-use super::{Aphousia, Node, reading_context};
+use super::{Instance, Node, Rules, reading_context};
 use crate::{Output, Provide};
 use alloc::{collections::BTreeMap, vec::Vec};
 use unisono_types::{Digest, ReplicaId, SequenceNumber, Time};
@@ -79,7 +79,7 @@ impl CatchUp {
     }
 }
 
-impl Aphousia {
+impl<R: Rules> Instance<R> {
     /// Asks `from` for the block of this name, once now and again with every retry, then of others in turn.
     pub(super) fn want(&mut self, hash: Digest, from: ReplicaId, outbox: &mut Vec<Output<Message>>) {
         let of_peer = self.catchup.wants.values().filter(|want| want.from == from).count();

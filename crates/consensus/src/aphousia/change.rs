@@ -4,7 +4,7 @@
 //! anew only when the OLDEST of these entries is decided: what trickles past it does not excuse a leader.
 
 use super::message::{EnteredView, Message};
-use super::{Aphousia, BACKOFF_MAX, TIMEOUT_MICROS_MIN, timers};
+use super::{BACKOFF_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, timers};
 use crate::Output;
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -74,7 +74,7 @@ impl Changes {
     }
 }
 
-impl Aphousia {
+impl<R: Rules> Instance<R> {
     /// The view to be in: f+1 wishes, a valid NewView, or a decision of a later view; never an opinion alone.
     pub(super) fn target_view(&self) -> View {
         let wished = self.changes.wished(self.settings.membership.quorum().one_correct()).map(|(view, _)| view);

@@ -28,6 +28,8 @@ mod chain;
 mod change;
 mod message;
 mod pending;
+#[cfg(any(test, feature = "planted"))]
+pub mod planted;
 mod propose;
 mod rules;
 mod timers;
@@ -38,6 +40,7 @@ mod tests;
 
 pub use block::{Block, CertifiedBlock, Header, Justification, Penalty, inline_digest};
 pub use message::{Decided, EnteredView, Message, Position, Proof};
+pub use rules::{Rules, Standard};
 
 use crate::{Consensus, Decision, Input, Output, PersistId, Record, RegisterAnswer, StableCheckpoint, Status, TimerId};
 use alloc::{collections::BTreeMap, vec::Vec};
@@ -48,8 +51,8 @@ use pending::Pending;
 use timers::Timers;
 use unisono_trusted::RegisterState;
 use unisono_types::{
-    Bytes, Certificate, Digest, Epoch, Frame, Membership, Quorum, RegisterView, Rejected, ReplicaId, SequenceNumber,
-    Signer, Step, Time, Timestamp, Verifier, VerifyContext, View, VotePosition,
+    Bytes, Certificate, Digest, Epoch, Frame, Membership, RegisterView, Rejected, ReplicaId, SequenceNumber, Signer,
+    Step, Time, Timestamp, Verifier, VerifyContext, View, VotePosition,
 };
 
 /// What an instance is made with.
@@ -63,32 +66,13 @@ pub struct Settings {
     pub membership: Membership,
     /// What this replica may choose alone.
     pub tuning: Tuning,
-    /// Planted bugs, for the simulator's own test.
-    #[cfg(feature = "planted")]
-    pub planted: Planted,
 }
 
 impl Settings {
     /// Settings with the default tuning.
     #[must_use]
     pub fn new(id: ReplicaId, signer: Signer, membership: Membership) -> Self {
-        Self {
-            id,
-            signer,
-            membership,
-            tuning: Tuning::default(),
-            #[cfg(feature = "planted")]
-            planted: Planted::default(),
-        }
-    }
-
-    fn quorum(&self) -> Quorum {
-        let quorum = self.membership.quorum();
-        #[cfg(feature = "planted")]
-        if self.planted.quorum_off_by_one {
-            return quorum.planted_off_by_one();
-        }
-        quorum
+        Self { id, signer, membership, tuning: Tuning::default() }
     }
 }
 
@@ -130,16 +114,6 @@ impl Default for Tuning {
     }
 }
 
-/// Bugs that are switched on to see whether the checkers find them.
-#[cfg(feature = "planted")]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Planted {
-    /// The greatest last vote is left out when a new view's base is chosen, by all replicas alike.
-    pub forgotten_greatest: bool,
-    /// Decisions are made with one certificate too few.
-    pub quorum_off_by_one: bool,
-}
-
 /// What a replica finds in its log. [`Recovered::default`] at the first start.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Recovered {
@@ -176,10 +150,13 @@ enum Call {
 }
 
 /// One replica's instance. See the module.
+pub type Aphousia = Instance<Standard>;
+
+/// An instance by rules that a test may have replaced. What ships is [`Aphousia`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Aphousia {
+pub struct Instance<R> {
+    rules: R,
     settings: Settings,
-    quorum: Quorum,
     /// What the epoch stands on: the digest of its configuration.
     epoch_base: Digest,
     seat: Seat,
@@ -202,6 +179,17 @@ impl Aphousia {
     /// When what our own log says is decided is no block: the log's checksums make that a broken promise of ours.
     #[must_use]
     pub fn new(settings: Settings, recovered: Recovered) -> Self {
+        Self::with_rules(Standard, settings, recovered)
+    }
+}
+
+impl<R: Rules> Instance<R> {
+    /// An instance by other rules, as of its log.
+    ///
+    /// # Panics
+    /// As [`Aphousia::new`].
+    #[must_use]
+    pub fn with_rules(rules: R, settings: Settings, recovered: Recovered) -> Self {
         let configuration = settings.membership.configuration();
         let epoch_base = configuration.digest();
         let genesis = Root { header: Header::genesis(configuration.epoch), hash: epoch_base };
@@ -216,7 +204,6 @@ impl Aphousia {
         // Frames wait here until they are decided: room for what may be in flight, and as much again.
         let pending = Pending::new(4 * configuration.limits.block_bytes as usize);
         let register = recovered.register;
-        let quorum = settings.quorum();
         let seat = Seat {
             view: register.view.view(),
             step: register.step,
@@ -227,8 +214,8 @@ impl Aphousia {
             certificate: None,
         };
         let mut instance = Self {
+            rules,
             settings,
-            quorum,
             epoch_base,
             seat,
             chain,
@@ -280,30 +267,16 @@ impl Aphousia {
         self.settings.id
     }
 
+    fn commit_quorum(&self) -> usize {
+        self.rules.commit_quorum(self.settings.membership.quorum())
+    }
+
     fn epoch(&self) -> Epoch {
         self.settings.membership.configuration().epoch
     }
 
     fn register_view(&self, view: View) -> RegisterView {
         RegisterView::new(self.epoch(), view)
-    }
-
-    /// Switches planted bugs on.
-    #[cfg(feature = "planted")]
-    pub fn plant(&mut self, planted: Planted) {
-        self.settings.planted = planted;
-        self.quorum = self.settings.quorum();
-    }
-
-    #[cfg(feature = "planted")]
-    fn forgets_greatest(&self) -> bool {
-        self.settings.planted.forgotten_greatest
-    }
-
-    #[cfg(not(feature = "planted"))]
-    #[expect(clippy::unused_self, reason = "the same call with and without planted bugs")]
-    const fn forgets_greatest(&self) -> bool {
-        false
     }
 
     fn start(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
@@ -475,7 +448,7 @@ fn decision_of(block: &Block) -> Decision {
     }
 }
 
-impl Consensus for Aphousia {
+impl<R: Rules> Consensus for Instance<R> {
     type Message = Message;
 
     fn handle(&mut self, now: Time, input: Input<Message>, outbox: &mut Vec<Output<Message>>) {

@@ -7,7 +7,7 @@
 
 use super::block::{Header, Justification, inline_digest};
 use super::message::Message;
-use super::{Aphousia, Block, Call, CertifiedBlock, Node, rules, timers};
+use super::{Block, Call, CertifiedBlock, Instance, Node, Rules, rules, timers};
 use crate::Output;
 use alloc::vec::Vec;
 use unisono_types::{Digest, ReplicaId, Step, Time, View, ViewChange};
@@ -20,7 +20,7 @@ struct Place {
     justification: Option<Justification>,
 }
 
-impl Aphousia {
+impl<R: Rules> Instance<R> {
     /// The newest block of this view that a next one could stand on, or the root if it is of this view.
     fn head(&self) -> Option<(&Header, Digest)> {
         let buildable = |node: &&Node| node.header().view == self.seat.view && (node.is_valid() || node.own);
@@ -79,9 +79,6 @@ impl Aphousia {
             return None;
         }
         let mut changes = self.changes.of_view(self.register_view(self.seat.view));
-        if self.forgets_greatest() {
-            return self.new_view_forgetting(changes);
-        }
         changes.sort_by_key(|change| core::cmp::Reverse(rules::last_place(change)));
         let quorum = self.settings.membership.quorum().commit();
         for (index, greatest) in changes.iter().enumerate() {
@@ -93,16 +90,16 @@ impl Aphousia {
                 self.want_lasts(&changes, outbox);
                 return None;
             }
-            let hash = rules::last_hash(greatest, self.epoch_base);
+            let others = changes[first_at_or_below..].iter().filter(|change| change.replica != greatest.replica);
+            let mut set: Vec<ViewChange> = core::iter::once(greatest).chain(others.take(quorum - 1)).copied().collect();
+            let Some(base) = rules::greatest(self.rules.looked_at(&mut set)).copied() else { continue };
+            let (place, hash) = (rules::last_place(&base), rules::last_hash(&base, self.epoch_base));
             let Some(parent) = self.chain.linked_header(&hash).filter(|header| header.place() == place) else {
                 continue;
             };
             if !self.chain.is_valid(&hash) || !self.may_vote(parent.timestamp, now) {
                 continue;
             }
-            let others = changes[first_at_or_below..].iter().filter(|change| change.replica != greatest.replica);
-            let mut set: Vec<ViewChange> = others.take(quorum - 1).copied().collect();
-            set.push(*greatest);
             return Some(self.place_on(parent.clone(), hash, set));
         }
         self.want_lasts(&changes, outbox);
@@ -116,21 +113,6 @@ impl Aphousia {
         checkpoint.truncate(self.settings.membership.quorum().one_correct());
         let justification = Some(Justification { changes, checkpoint });
         Place { parent, parent_hash, step: Step(1), justification }
-    }
-
-    /// The planted bug, made so that the block is accepted by all who have it.
-    fn new_view_forgetting(&self, mut changes: Vec<ViewChange>) -> Option<Place> {
-        let quorum = self.settings.membership.quorum().commit();
-        if changes.len() < quorum {
-            return None;
-        }
-        changes.sort_by_key(rules::last_place);
-        changes.truncate(quorum);
-        let kept = rules::forget_greatest(&Justification { changes: changes.clone(), checkpoint: Vec::new() }).changes;
-        let greatest = kept.iter().max_by_key(|change| rules::last_place(change))?;
-        let hash = rules::last_hash(greatest, self.epoch_base);
-        let parent = self.chain.linked_header(&hash).filter(|_| self.chain.is_valid(&hash))?;
-        Some(self.place_on(parent.clone(), hash, changes))
     }
 
     /// Fetches the blocks that last votes name, from those who voted for them.

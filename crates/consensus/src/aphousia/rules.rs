@@ -11,10 +11,31 @@
 
 use super::block::{Header, Justification, Penalty};
 use alloc::vec::Vec;
-use unisono_types::{Digest, Membership, ReplicaId, SequenceNumber, Step, View, ViewChange};
+use core::{fmt::Debug, hash::Hash};
+use unisono_types::{Digest, Membership, Quorum, ReplicaId, SequenceNumber, Step, View, ViewChange};
 
 /// From here on further penalties last no longer: 2^16 heights.
 const PENALTIES_MAX: u8 = 16;
+
+/// The decisions of the protocol that a test may replace by a wrong one, to see whether it is found. What ships is the
+/// default of each method, with [`Standard`].
+pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
+    /// q: how many certificates decide a block.
+    fn commit_quorum(&self, quorum: Quorum) -> usize {
+        quorum.commit()
+    }
+
+    /// Those of a NewView's view changes among whose lasts its base is looked for: all of them. May reorder them.
+    fn looked_at<'a>(&self, changes: &'a mut [ViewChange]) -> &'a [ViewChange] {
+        changes
+    }
+}
+
+/// The rules as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Standard;
+
+impl Rules for Standard {}
 
 /// Why a header is invalid although its form is right.
 pub(super) type Invalid = &'static str;
@@ -82,9 +103,10 @@ pub(super) fn last_hash(change: &ViewChange, epoch_base: Digest) -> Digest {
     if last_place(change) == (View(0), Step(0)) { epoch_base } else { change.last.hash }
 }
 
-/// The place of the greatest last: the only one that is looked at.
-pub(super) fn greatest_place<'a>(changes: impl IntoIterator<Item = &'a ViewChange>) -> (View, Step) {
-    changes.into_iter().map(last_place).max().unwrap_or((View(0), Step(0)))
+/// The greatest last: the only one that is looked at. At a tie the first one.
+pub(super) fn greatest(changes: &[ViewChange]) -> Option<&ViewChange> {
+    let place = changes.iter().map(last_place).max()?;
+    changes.iter().find(|change| last_place(change) == place)
 }
 
 /// Whether `parent` (a valid header named `parent_hash`) is the base of this justification.
@@ -92,9 +114,17 @@ pub(super) fn greatest_place<'a>(changes: impl IntoIterator<Item = &'a ViewChang
 /// Among the lasts the greatest place counts; at a tie the one that is valid, which is `parent` if it is named there
 /// and says exactly this place. A checkpoint is stable, so it lies on every valid later chain: it is either the base
 /// itself, standing at or above all lasts, or below it.
-fn is_base(justification: &Justification, parent: &Header, parent_hash: Digest, epoch_base: Digest) -> bool {
+fn is_base(
+    rules: &impl Rules,
+    justification: &Justification,
+    parent: &Header,
+    parent_hash: Digest,
+    epoch_base: Digest,
+) -> bool {
     let Justification { changes, checkpoint } = justification;
-    let greatest = greatest_place(changes);
+    let mut changes = changes.clone();
+    let changes = rules.looked_at(&mut changes);
+    let greatest = greatest(changes).map_or((View(0), Step(0)), last_place);
     if let Some(stable) = checkpoint.first().map(|signed| signed.statement) {
         if stable.header == parent_hash {
             return stable.sequence == parent.height && parent.place() >= greatest;
@@ -109,12 +139,12 @@ fn is_base(justification: &Justification, parent: &Header, parent_hash: Digest, 
 
 /// Whether `header` is valid on `parent`, which is valid; if so, whose certificate makes it so.
 pub(super) fn check_header(
+    rules: &impl Rules,
     membership: &Membership,
     header: &Header,
     parent: &Header,
     parent_hash: Digest,
     epoch_base: Digest,
-    forgotten_greatest: bool,
 ) -> Result<ReplicaId, Invalid> {
     if header.parent != parent_hash || header.height != parent.height.next() {
         return Err("a block that does not follow its parent");
@@ -134,8 +164,7 @@ pub(super) fn check_header(
             }
         }
         Some(justification) => {
-            let remembered = if forgotten_greatest { forget_greatest(justification) } else { justification.clone() };
-            if parent.view >= header.view || !is_base(&remembered, parent, parent_hash, epoch_base) {
+            if parent.view >= header.view || !is_base(rules, justification, parent, parent_hash, epoch_base) {
                 return Err("a new view that does not stand on the greatest last vote");
             }
         }
@@ -144,15 +173,4 @@ pub(super) fn check_header(
         return Err("penalties that do not follow from the chain");
     }
     Ok(leader(membership, header.view, header.step, parent))
-}
-
-/// The planted bug: the greatest vote is left out when the base is chosen.
-pub(super) fn forget_greatest(justification: &Justification) -> Justification {
-    let mut changes = justification.changes.clone();
-    if let Some(greatest) = changes.iter().enumerate().max_by_key(|(_, change)| last_place(change)).map(|(i, _)| i)
-        && changes.len() > 1
-    {
-        changes.remove(greatest);
-    }
-    Justification { changes, checkpoint: justification.checkpoint.clone() }
 }

@@ -2,7 +2,6 @@
 
 mod form;
 mod hostile;
-#[cfg(feature = "planted")]
 mod planted;
 mod rules;
 

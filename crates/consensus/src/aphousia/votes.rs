@@ -8,7 +8,7 @@
 //! Votes stand at the node they name. A vote is cumulative: it counts for every ancestor of its node in its view.
 
 use super::message::{Message, Proof};
-use super::{Aphousia, CertifiedBlock, Node, decision_of, rules};
+use super::{CertifiedBlock, Instance, Node, Rules, decision_of, rules};
 use crate::{Output, Record};
 use alloc::{collections::BTreeMap, vec::Vec};
 use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Time, View, VotePosition};
@@ -23,7 +23,7 @@ const UNDECIDED_BYTES_MAX: usize = 8;
 /// Blocks this far above the last decided one are not collected one by one: decided ones are asked for instead.
 pub(super) const AHEAD_MAX: u64 = 64;
 
-impl Aphousia {
+impl<R: Rules> Instance<R> {
     pub(super) fn receive_block(
         &mut self,
         now: Time,
@@ -173,8 +173,7 @@ impl Aphousia {
         }
         let Some(parent) = self.chain.linked_header(&parent_hash) else { return false };
         let membership = &self.settings.membership;
-        let forgets = self.forgets_greatest();
-        match rules::check_header(membership, header, parent, parent_hash, self.epoch_base, forgets) {
+        match rules::check_header(&self.rules, membership, header, parent, parent_hash, self.epoch_base) {
             Ok(proposer) => {
                 if let Some(node) = self.chain.nodes.get_mut(hash) {
                     node.proposer = Some(proposer);
@@ -235,10 +234,10 @@ impl Aphousia {
         while let Some(node) = self.chain.nodes.get(&at).filter(|node| node.header().view == view && node.is_valid()) {
             // A lower vote of the same replica needs fewer headers to prove.
             voters.extend(node.votes.iter().map(|(replica, certificate)| (*replica, *certificate)));
-            if voters.len() >= self.quorum.commit() {
+            if voters.len() >= self.commit_quorum() {
                 let mut certificates: Vec<Certificate> = voters.into_values().collect();
                 certificates.sort_by_key(|certificate| certificate.vote.step);
-                certificates.truncate(self.quorum.commit());
+                certificates.truncate(self.commit_quorum());
                 let top = certificates.last().map_or(node.header().step, |certificate| certificate.vote.step);
                 above.reverse();
                 above.truncate(usize::try_from(top.0 - node.header().step.0).unwrap_or(usize::MAX));

@@ -1,11 +1,31 @@
 //! Aphousia under test: how it starts from a disk, how it lies, how its messages read.
 
 use super::{Cluster, Disk, Random, Subject};
-use crate::aphousia::{Aphousia, Block, CertifiedBlock, Header, Message, Position, Recovered, Settings, inline_digest};
+use crate::aphousia::{
+    Block, CertifiedBlock, Header, Instance, Message, Position, Recovered, Rules, Settings, Standard, inline_digest,
+};
 use std::{string::String, vec::Vec};
 use unisono_types::{Certificate, Digest, Frame, ReplicaId, SequenceNumber, Step, View};
 
-impl Subject for Aphousia {
+/// Rules that a cluster can be told to run by.
+trait Variant: Rules {
+    fn of(cluster: &Cluster) -> Self;
+}
+
+impl Variant for Standard {
+    fn of(_: &Cluster) -> Self {
+        Self
+    }
+}
+
+#[cfg(any(test, feature = "planted"))]
+impl Variant for crate::aphousia::planted::Planted {
+    fn of(cluster: &Cluster) -> Self {
+        Self::ALL[cluster.variant()]
+    }
+}
+
+impl<R: Variant> Subject for Instance<R> {
     fn open(cluster: &Cluster, id: ReplicaId, disk: &Disk) -> Self {
         let settings = Settings::new(id, cluster.host_signer(id), cluster.membership().clone());
         let committed = disk.committed();
@@ -15,7 +35,7 @@ impl Subject for Aphousia {
             committed: committed.map(|(sequence, hash, bytes, _)| (sequence, hash, bytes)),
             blocks: disk.above(),
         };
-        Self::new(settings, recovered)
+        Self::with_rules(R::of(cluster), settings, recovered)
     }
 
     fn corrupt(cluster: &Cluster, message: &Message, random: &mut Random) -> Option<Message> {

@@ -15,6 +15,7 @@ const UNIVERSE: u64 = 1;
 #[derive(Clone, Debug)]
 pub struct Cluster {
     membership: Membership,
+    variant: usize,
 }
 
 impl Cluster {
@@ -39,7 +40,21 @@ impl Cluster {
             rotation,
             limits: Limits { operation_bytes: 4_096, frame_bytes: 8_192, block_bytes: 65_536, ..Limits::default() },
         };
-        Self { membership: Membership::new(configuration).expect("members are numbered and have keys of their own") }
+        let membership = Membership::new(configuration).expect("members are numbered and have keys of their own");
+        Self { membership, variant: 0 }
+    }
+
+    /// The same members running another variant of their algorithm ([`RunOptions::variant`](super::RunOptions)).
+    #[must_use]
+    pub const fn of_variant(mut self, variant: usize) -> Self {
+        self.variant = variant;
+        self
+    }
+
+    /// Which variant they run.
+    #[must_use]
+    pub const fn variant(&self) -> usize {
+        self.variant
     }
 
     /// The members.

@@ -49,6 +49,8 @@ pub struct RunOptions {
     pub rotation: Option<u64>,
     /// Whether up to f replicas lie.
     pub liars: bool,
+    /// Which variant of its algorithm the subject runs, where it has some: planted bugs.
+    pub variant: usize,
     /// Microseconds of trouble.
     pub trouble_micros: u64,
     /// Whether to print what happened, line by line.
@@ -63,6 +65,7 @@ impl Default for RunOptions {
             members: (1, 7),
             rotation: None,
             liars: true,
+            variant: 0,
             trace: false,
             trouble_micros: 3_000_000,
             progress_micros: 10_000_000,
@@ -104,7 +107,7 @@ pub fn run_seed<S: Subject>(seed: u64, options: &RunOptions) -> Result<Report, V
         delay: (50, delay_most),
         sync: (100, [500, 5_000, 60_000][random.below(3) as usize]),
     };
-    let cluster = Cluster::new(members, rotation);
+    let cluster = Cluster::new(members, rotation).of_variant(options.variant);
     let mut network: Network<S> = Network::new(cluster, random.next(), trouble);
     network.checkpoint_interval = [0, 5, 40][random.below(3) as usize];
     let mut run = Run { report: Report::default(), correct: network.ids().collect(), awaited: Vec::new(), number: 0 };

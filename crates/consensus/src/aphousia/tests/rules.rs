@@ -1,7 +1,7 @@
 //! The rules of validity, each with the smallest chain that shows it.
 
 use crate::aphousia::block::{Header, Justification, Penalty};
-use crate::aphousia::rules::{check_header, first_leader, leader, penalties};
+use crate::aphousia::rules::{Standard, check_header, first_leader, leader, penalties};
 use crate::conformance::Cluster;
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::{
@@ -46,7 +46,7 @@ fn new_view(into: u32, parent: &Header, parent_hash: Digest, changes: Vec<ViewCh
 const EPOCH_BASE: Digest = Digest([0xE0; 32]);
 
 fn check(header: &Header, parent: &Header, parent_hash: Digest) -> Result<ReplicaId, &'static str> {
-    check_header(&membership(3, 0), header, parent, parent_hash, EPOCH_BASE, false)
+    check_header(&Standard, &membership(3, 0), header, parent, parent_hash, EPOCH_BASE)
 }
 
 const NOT_THE_BASE: Result<ReplicaId, &str> = Err("a new view that does not stand on the greatest last vote");

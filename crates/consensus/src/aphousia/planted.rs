@@ -1,0 +1,54 @@
+//! Wrong rules, each found wrong by a model or by an attack. Run in place of the right ones to see whether the checkers
+//! find them; nothing that ships knows of them.
+
+use super::Rules;
+use super::rules::{greatest, last_place};
+use unisono_types::{Quorum, ViewChange};
+
+/// One wrong rule; all others are right.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Planted {
+    /// Decisions are made with one certificate too few.
+    QuorumOffByOne,
+    /// The greatest last vote is left out when a new view's base is chosen, by all replicas alike.
+    GreatestLastForgotten,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::QuorumOffByOne, Self::GreatestLastForgotten];
+
+    /// Its name in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QuorumOffByOne => "quorum-off-by-one",
+            Self::GreatestLastForgotten => "view-change-forgets-greatest-vote",
+        }
+    }
+
+    /// The rule that it breaks.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::QuorumOffByOne => "q certificates of one view decide",
+            Self::GreatestLastForgotten => "the base of a NewView is the greatest last vote",
+        }
+    }
+}
+
+impl Rules for Planted {
+    fn commit_quorum(&self, quorum: Quorum) -> usize {
+        quorum.commit() - usize::from(*self == Self::QuorumOffByOne)
+    }
+
+    fn looked_at<'a>(&self, changes: &'a mut [ViewChange]) -> &'a [ViewChange] {
+        if *self == Self::GreatestLastForgotten && changes.len() > 1 {
+            let forgotten = greatest(changes).map_or((Default::default(), Default::default()), last_place);
+            changes.sort_by_key(|change| last_place(change) == forgotten);
+            let last = changes.len() - 1;
+            return &changes[..last];
+        }
+        changes
+    }
+}
