@@ -596,6 +596,12 @@ impl<C: Consensus> Replica<C> {
         }
     }
 
+    /// The last decision that was followed.
+    #[must_use]
+    pub fn height(&self) -> SequenceNumber {
+        self.order.height()
+    }
+
     /// The decision in which the administrator's entry with this nonce took effect, among the newest 1 024 entries.
     #[must_use]
     pub fn administered_at(&self, nonce: u64) -> Option<SequenceNumber> {

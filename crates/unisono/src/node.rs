@@ -6,6 +6,9 @@
 //!   storage ── durable ────────────────> │ (pure core) │ ── Work ──> executor (here, or on worker threads)
 //!   executor ── Done ──────────────────> └─────────────┘ ── timers
 //! ```
+//! The ring around the core (spine, register, executor, what waits for the disk) is `unisono_node`, the same as in the
+//! simulator; here are the clock, links, files and threads.
+//!
 //! One thread does network, core and (without workers) execution; storage has a thread of its own. A wake-up takes all
 //! that is ready, feeds it, and hands on at once what came out: under load one group commit, one write per link and one
 //! reply per client stand for many requests.
@@ -23,13 +26,13 @@ mod counters;
 mod links;
 mod messages;
 mod outside;
-mod register;
 mod timers;
 
 use crate::storage::StorageError;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use unisono_node::log::Lost;
 use unisono_replica::HaltReason;
 
 pub use self::core::Node;
@@ -50,16 +53,6 @@ pub enum NodeError {
         /// The file with the setting.
         settings: PathBuf,
     },
-    /// Its log and its keys do not belong together.
-    #[error(
-        "the log of this replica holds the votes of another register: register.key was exchanged. Put the right one back"
-    )]
-    ForeignRegister,
-    /// Its own log cannot be understood.
-    #[error(
-        "the log holds a block at height {0} that cannot be read: it was written by another version, or this is a defect. Use the program that wrote it"
-    )]
-    Unreadable(u64),
     /// Its state differs from that of the others.
     #[error("{0}")]
     Halted(HaltReason),
@@ -77,6 +70,15 @@ impl NodeError {
     fn system(operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { operation, source }
     }
+}
+
+/// One line for a person: why this replica does not vote, and what to do.
+pub(crate) fn lost_text(lost: Lost, directory: &str) -> String {
+    format!(
+        "this replica's vote register must stay silent: {lost}. It follows the others without voting, since it could \
+         vote against its own votes. Stop it and put back {directory}/data and {directory}/register.mark together, as \
+         they were when it last stopped; without them it needs a new key"
+    )
 }
 
 /// Writes a file that others read: they see all of it or what was there before.

@@ -1,172 +1,159 @@
-//! The write-ahead log of a replica: blocks, commits and the vote register's state.
-//!
-//! ```text
-//!   data/lock                      held while a process uses the directory
-//!   data/log-00000001 ...          segments, preallocated
-//!
-//!   segment = header (512: magic, version, cluster, replica, number, salt, checksum) | group | group | zeros
-//!   group   = record ... record [register | to the next sector | register's copy]     starts at a sector of its own
-//!   record  = magic 1 | kind 1 | flags 1 | 0 | length 4 | group number 8 | checksum 16 | payload
-//! ```
-//! One thread writes: it takes everything that is queued, writes it as one group, syncs once and reports. Everything of
-//! a group is answered after its sync, and the next group is begun only then. So what is found behind a damaged place
-//! tells a torn tail, which nobody was told of and is left behind, from damage to what was answered, which is an error.
-//!
-//! Never: a group writes into a sector that an earlier group has used; something damaged is cut off; the log is loaded
-//! into memory; after a failed write or sync is anything written or answered again.
-//!
-//! Invariant: the register's state is found again if either of its copies is whole, and is never older than the newest
-//! that was answered.
-//! Invariant: checksums are keyed with a random salt of the segment and cover the place, so no byte that a client sends
-//! can pass for a record, and no record for one of another place.
+//! The operating system's files and the thread that writes: what the log of a replica ([`unisono_node::log`]) runs on.
 
-mod disk;
-mod index;
-mod read;
-mod record;
-mod recover;
-mod scan;
 mod thread;
-mod write;
 
-pub use disk::{Disk, DiskFile, RealDisk};
-pub use read::{CommittedBlock, LogReader};
-pub use recover::{Opened, Recovered, open};
-pub use thread::{LogThread, Report, Ticket};
+pub use thread::{LogThread, Report};
+pub use unisono_node::log::StorageError;
 
-use bytes::Bytes;
+use crate::config::ReplicaConfig;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use unisono_types::{ClusterId, Digest, ReplicaId, SequenceNumber};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use unisono_node::log::{Disk, DiskFile, LogSettings, Places};
+use unisono_trusted::register_id;
+use unisono_types::{Membership, ReplicaId};
 
-/// Bytes of a usual segment. A group that does not fit into it gets a larger one.
-pub const SEGMENT_BYTES: u64 = 32 << 20;
-
-/// What disks write as one.
-const SECTOR_BYTES: u64 = 512;
-
-/// Whose log it is. Checked in each segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Owner {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The replica.
-    pub replica: ReplicaId,
+/// A directory of the operating system's.
+#[derive(Debug)]
+pub struct RealDisk {
+    directory: PathBuf,
+    /// Held until dropped; the system lets go of it when the process ends in any way.
+    _lock: Option<File>,
 }
 
-/// How a log is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct LogSettings {
-    /// Whose.
-    pub owner: Owner,
-    /// [`SEGMENT_BYTES`], less in tests.
-    pub segment_bytes: u64,
-    /// The name of the block that a block stands on, as the algorithm encodes it. Commits are cumulative: which of two
-    /// forks lies below a committed block is known from here.
-    pub parent: fn(&Bytes) -> Option<Digest>,
-}
+const LOCK_FILE: &str = "lock";
 
-impl LogSettings {
-    /// The usual ones.
+impl RealDisk {
+    /// `directory`, whoever else uses it.
     #[must_use]
-    pub const fn new(owner: Owner, parent: fn(&Bytes) -> Option<Digest>) -> Self {
-        Self { owner, segment_bytes: SEGMENT_BYTES, parent }
+    pub fn shared(directory: &Path) -> Self {
+        Self { directory: directory.into(), _lock: None }
+    }
+
+    /// Takes `directory` for this process.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] when another process has it.
+    pub fn lock(directory: &Path) -> Result<Self, StorageError> {
+        let path = directory.join(LOCK_FILE);
+        let name = path.display().to_string();
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| StorageError::io("opening", &name, error))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => StorageError::Locked(directory.display().to_string()),
+            other => StorageError::io("locking", &name, other.into()),
+        })?;
+        Ok(Self { directory: directory.into(), _lock: Some(lock) })
     }
 }
 
-/// One thing to write.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Entry {
-    /// A block that may be decided.
-    Block {
-        /// Its place if it is decided.
-        sequence: SequenceNumber,
-        /// Names it.
-        hash: Digest,
-        /// As the algorithm encodes it.
-        bytes: Bytes,
-    },
-    /// A block and all before it are decided.
-    Commit {
-        /// Its place.
-        sequence: SequenceNumber,
-        /// Names it.
-        hash: Digest,
-        /// As the algorithm encodes it.
-        proof: Bytes,
-    },
-    /// The vote register's state, written twice, behind everything else of its group. A newer one in the same group
-    /// stands for all before it.
-    Register(Bytes),
-}
+impl Disk for RealDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    }
 
-/// Why the log cannot be used (any more). The replica stops answering and says this.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// Another process has the directory.
-    #[error("{0} is in use by another process: a replica runs once. Stop the other one first")]
-    Locked(String),
-    /// No space.
-    #[error(
-        "the disk that holds {0} is full: free some space, then start the replica again; nothing acknowledged is lost"
-    )]
-    Full(String),
-    /// The system reports an error.
-    #[error(
-        "{operation} of {path} failed: {source}. The replica has stopped, since it cannot promise to remember: check the disk, then start it again"
-    )]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Damage to what was answered.
-    #[error(
-        "{path} is damaged at byte {offset}: {reason}. Nothing was cut off or changed. Check the disk, and restore the \
-         directory from a copy that was made after this replica was last stopped; do not start it with an older or an \
-         empty one, it could vote against its own votes. The cluster goes on without it while most others are up"
-    )]
-    Corrupt {
-        /// The segment.
-        path: String,
-        /// Where.
-        offset: u64,
-        /// How it shows.
-        reason: &'static str,
-    },
-    /// A segment is not there.
-    #[error("{0} is missing, though later segments are there: restore it from a copy of the directory")]
-    MissingSegment(String),
-    /// The log is gone although the replica has run before.
-    #[error(
-        "{0} holds no log, but this replica has run before: with an empty log it could vote against its own votes. \
-         Restore the directory"
-    )]
-    Gone(String),
-    /// The log of another replica or cluster.
-    #[error("{0} belongs to another replica or another cluster: use the data directory of this one")]
-    Foreign(String),
-    /// The log of another version of the format.
-    #[error("{path} has format {found}, this program knows format {known}: use the program that wrote it")]
-    Version {
-        /// The segment.
-        path: String,
-        /// Its format.
-        found: u32,
-        /// Ours.
-        known: u32,
-    },
-}
-
-impl StorageError {
-    fn io(operation: &'static str, path: &str, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(path.into()),
-            _ => Self::Io { operation, path: path.into(), source },
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.directory.join(name);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        // Space is taken now, so a full disk shows before anything is promised and later writes change no metadata.
+        let allocated = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            // A file system that cannot allocate ahead: a sparse file works too, only slower.
+            Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
+            other => other.map_err(io::Error::from),
+        };
+        if let Err(error) = allocated {
+            drop(fs::remove_file(&path));
+            return Err(error);
         }
+        Ok(Box::new(RealFile(file)))
     }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.directory.join(name))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.directory.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    fn salt(&self) -> io::Result<[u8; 32]> {
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(salt)
+    }
+}
+
+/// A file of the operating system's.
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match FileExt::read_at(&self.0, &mut buffer[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+/// How the log of this member is kept.
+///
+/// # Panics
+/// When there is no such member: configurations are checked when they are loaded.
+#[must_use]
+pub fn settings(membership: &Membership, id: ReplicaId) -> LogSettings {
+    let register = register_id(membership, id).expect("the configuration was checked");
+    LogSettings::new(register, unisono_consensus::aphousia::parent_of)
+}
+
+/// The directories of a replica that does not run yet.
+#[must_use]
+pub fn unlocked(data: &Path, keys: &Path) -> Places {
+    Places { log: Arc::new(RealDisk::shared(data)), key: Arc::new(RealDisk::shared(keys)) }
+}
+
+/// Takes the directories of a replica for this process.
+///
+/// # Errors
+/// [`StorageError::Locked`] when another process has them.
+pub fn lock(config: &ReplicaConfig) -> Result<Places, StorageError> {
+    let log = RealDisk::lock(&config.data_directory())?;
+    Ok(Places { log: Arc::new(log), key: Arc::new(RealDisk::shared(&config.directory)) })
 }
 
 #[cfg(test)]

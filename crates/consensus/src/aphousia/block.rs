@@ -296,6 +296,14 @@ pub(super) fn parse_header(bytes: &Bytes, context: &VerifyContext) -> Result<(He
     Ok((header, header_hash(context.cluster, bytes)))
 }
 
+/// The parent of a block, from its bytes as a log holds them: the header stands first, its length in front.
+#[must_use]
+pub fn parent_of(block: &Bytes) -> Option<Digest> {
+    let (length, rest) = block.split_first_chunk::<4>()?;
+    let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
+    decode::<Header>(header, HEADER_BYTES_MAX).ok().map(|header| header.parent)
+}
+
 /// Appends a length-prefixed part.
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&length(bytes.len()));

@@ -38,7 +38,7 @@ mod votes;
 #[cfg(test)]
 mod tests;
 
-pub use block::{Block, CertifiedBlock, Header, Justification, Penalty, inline_digest};
+pub use block::{Block, CertifiedBlock, Header, Justification, Penalty, inline_digest, parent_of};
 pub use message::{Decided, EnteredView, Message, Position, Proof};
 pub use rules::{Rules, Standard};
 

@@ -3,6 +3,7 @@
 use crate::schedule::{UnknownSchedule, WordError};
 use crate::tuning::TuningError;
 use std::{io, path::PathBuf};
+use unisono_node::log::StorageError;
 use unisono_types::{ConfigurationError, ReplicaId};
 
 /// Why a directory cannot be used or made.
@@ -22,6 +23,9 @@ pub enum ConfigError {
         /// What the system says.
         source: io::Error,
     },
+    /// The log of a new replica cannot be made.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// Not the TOML that is expected.
     #[error(
         "{path} cannot be understood: {reason}Correct it, or copy it again from the directory that `unisono init` made"

@@ -4,6 +4,7 @@ use super::{
     ADMIN_KEY_FILE, ALGORITHMS, CLUSTER_FILE, ClusterFile, ConfigError, DATA_DIRECTORY, HOST_KEY_FILE, KeyPair,
     PROCESS_FILE, ProcessFile, REGISTER_KEY_FILE, RUN_DIRECTORY, Schedule, files,
 };
+use crate::storage;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use unisono_types::{ClusterId, Configuration, Epoch, Incarnation, Limits, Member, Membership, ReplicaId};
@@ -73,6 +74,8 @@ pub fn init(directory: impl AsRef<Path>, options: &InitOptions) -> Result<Member
         rotation: 0,
         limits: Limits::default(),
     };
+    let membership = Membership::new(configuration.clone())
+        .map_err(|reason| ConfigError::Contradiction { path: directory.join(CLUSTER_FILE), reason })?;
     let cluster_text = to_toml(&ClusterFile::new(&configuration, &options.schedule));
 
     for (index, (host, register)) in (0u16..).zip(hosts.iter().zip(&registers)) {
@@ -83,6 +86,8 @@ pub fn init(directory: impl AsRef<Path>, options: &InitOptions) -> Result<Member
         files::write_new(&replica.join(PROCESS_FILE), to_toml(&process).as_bytes())?;
         host.write_new(&replica.join(HOST_KEY_FILE))?;
         register.write_new(&replica.join(REGISTER_KEY_FILE))?;
+        let places = storage::unlocked(&replica.join(DATA_DIRECTORY), &replica);
+        unisono_node::log::create(&places, storage::settings(&membership, ReplicaId(index)))?;
         files::sync_directory(&replica)?;
     }
     let client = directory.join("client");
@@ -97,8 +102,7 @@ pub fn init(directory: impl AsRef<Path>, options: &InitOptions) -> Result<Member
     admin.write_new(&administrator.join(ADMIN_KEY_FILE))?;
     files::make_directory(&directory.join(RUN_DIRECTORY))?;
     files::sync_directory(directory)?;
-    Membership::new(configuration)
-        .map_err(|reason| ConfigError::Contradiction { path: directory.join(CLUSTER_FILE), reason })
+    Ok(membership)
 }
 
 fn to_toml<T: serde::Serialize>(file: &T) -> String {

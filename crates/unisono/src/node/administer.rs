@@ -54,7 +54,7 @@ impl Node {
                 Err(reason) => json!({ "refused": reason.to_string() }),
             },
             Request::Record { events } => {
-                self.executor.record(events);
+                self.ring.executor().record(events);
                 self.recorded = Bytes::new();
                 json!({ "recording": events })
             }
@@ -65,19 +65,30 @@ impl Node {
     }
 
     fn describe(&self) -> Value {
-        let mut answer = admin::describe(&self.replica.status(), self.register.describe(), std::process::id());
+        let mut answer = admin::describe(&self.ring.replica().status(), self.describe_register(), std::process::id());
         answer["schedule"] = self.config.cluster.schedule.name().into();
         answer["parameters"] = self.parameters();
-        let unisono_scheduler::Status { threads, parked, .. } = self.executor.status();
+        let unisono_scheduler::Status { threads, parked, .. } = self.ring.executor().status();
         answer["threads"] = threads.into();
         answer["parked"] = parked.into();
-        answer["workers"] = self.executor.workers().into();
-        answer["start_ahead"] = self.executor.start_ahead().into();
+        answer["workers"] = self.ring.executor().workers().into();
+        answer["start_ahead"] = self.ring.executor().start_ahead().into();
         answer
     }
 
+    fn describe_register(&self) -> Value {
+        let ledger = self.ring.ledger();
+        let mut register =
+            json!({ "backend": "in-process", "incarnation": ledger.register().id().incarnation.0, "mode": "durable" });
+        if let Some(lost) = ledger.lost() {
+            register["mode"] = "lost".into();
+            register["lost"] = lost.to_string().into();
+        }
+        register
+    }
+
     fn parameters(&self) -> Value {
-        self.executor.parameters().as_ref().map_or(Value::Null, schedule::describe)
+        self.ring.executor().parameters().as_ref().map_or(Value::Null, schedule::describe)
     }
 
     /// Local parameters, until the process ends. Waits for threads that are too many, each until its handler waits.
@@ -87,20 +98,20 @@ impl Node {
             Err(reason) => return json!({ "refused": reason.to_string() }),
         };
         if let Some(workers) = workers {
-            let workers = self.executor.set_workers(workers);
+            let workers = self.ring.executor().set_workers(workers);
             self.threaded.store(workers > 0, Ordering::Release);
         }
         if let Some(start_ahead) = start_ahead {
-            self.executor.set_start_ahead(start_ahead);
+            self.ring.executor().set_start_ahead(start_ahead);
         }
-        json!({ "workers": self.executor.workers(), "start_ahead": self.executor.start_ahead() })
+        json!({ "workers": self.ring.executor().workers(), "start_ahead": self.ring.executor().start_ahead() })
     }
 
     /// The first piece ends the recording, and the last one its memory.
     fn recorded_piece(&mut self, from: usize) -> Value {
         if from == 0 {
-            self.recorded = encode(&self.executor.recording()).into();
-            self.executor.record(0);
+            self.recorded = encode(&self.ring.executor().recording()).into();
+            self.ring.executor().record(0);
         }
         let bytes = self.recorded.len();
         let end = bytes.min(from.saturating_add(RECORDING_PIECE_BYTES));
@@ -122,13 +133,13 @@ impl Node {
         let FrameBody::Admin { nonce, .. } = frame.body() else {
             return json!({ "refused": Rejected::WrongSender.to_string() });
         };
-        let ordered_at = self.replica.administered_at(*nonce);
+        let ordered_at = self.ring.replica().administered_at(*nonce);
         if ordered_at.is_none() {
-            self.inputs.push(Input::Admin(frame));
+            self.ring.push(Input::Admin(frame));
         }
         json!({
             "ordered_at": ordered_at.map(|sequence| sequence.0),
-            "executed": self.replica.status().executed.0,
+            "executed": self.ring.replica().status().executed.0,
             "parameters": self.parameters(),
         })
     }

@@ -4,21 +4,17 @@ use super::NodeError;
 use super::administer::admit;
 use super::counters::Counters;
 use super::links::{Arrival, Arrivals, Links, Source};
-use super::messages::{Algorithm, AlgorithmMessage, Checked, Received, check, encoded, label, parse};
+use super::messages::{Algorithm, Checked, Received, check, label, parse};
 use super::outside::{self, Outside};
-use super::register::DurableRegister;
 use super::timers::Timers;
 use crate::admin;
 use crate::config::ReplicaConfig;
 use crate::oracle::{Call, Oracles};
-use crate::storage::{
-    self, CommittedBlock, Entry, LogReader, LogSettings, LogThread, Owner, RealDisk, Recovered, Report, StorageError,
-    Ticket,
-};
+use crate::storage::{self, LogThread, Report, StorageError};
 use crate::transport::{self, Accepted, Acceptor, LinkEvent};
 use crate::verify::Pool;
 use bytes::Bytes;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::pin::pin;
@@ -28,20 +24,16 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use unisono_consensus::aphousia::{self, Header};
-use unisono_consensus::{Consensus, PersistId, Provide, Record, RegisterAnswer};
+use unisono_consensus::{Consensus, Provide, aphousia};
 use unisono_execution::{Executor, Service};
-use unisono_replica::{GrantRecord, HaltReason, Input, MarkRule, Output, PeerMessage, Replica, Settings};
-use unisono_types::{CallAnswer, CallId, Digest, Done, ReplicaId, SequenceNumber, Time, VerifyContext, Work, decode};
+use unisono_node::log::{self, LogReader, Places, Recovered, Ticket};
+use unisono_node::{Drive, Effect, Node as Ring, PROVIDED_BYTES_MAX, provided};
+use unisono_replica::{HaltReason, Input, MarkRule, Settings};
+use unisono_trusted::Register;
+use unisono_types::{CallAnswer, CallId, ReplicaId, Time, VerifyContext};
 
 /// Messages taken from each queue per wake-up: enough to fill a block, few enough that timers are on time.
 const ARRIVALS_MAX: usize = 512;
-
-/// Bytes of committed blocks in one answer to a peer that is far behind.
-const PROVIDED_BYTES_MAX: usize = 1 << 20;
-
-/// Bytes of the own log that are replayed at once.
-const REPLAY_BYTES: usize = 4 << 20;
 
 /// A disk that has just been faster than this is waited for in the loop when nothing else waits: a hand-over to the
 /// storage thread and back takes a tenth of it.
@@ -69,24 +61,15 @@ pub(super) enum Notice {
     Outside { call: CallId, answer: CallAnswer },
 }
 
-/// What a group commit lets happen.
-enum Promise {
-    Persisted(PersistId),
-    Answered(RegisterAnswer),
-}
-
 /// One replica: its log is open, its state is up to the log's end, it listens.
 pub struct Node {
     listener: Option<TcpListener>,
     pub(super) config: ReplicaConfig,
     pub(super) context: Arc<VerifyContext>,
-    pub(super) replica: Replica<Algorithm>,
-    pub(super) register: DurableRegister,
-    pub(super) executor: Executor,
+    pub(super) ring: Ring<Algorithm, Register, Counters>,
     /// Handlers run on threads: their reports must wake the loop.
     pub(super) threaded: Arc<AtomicBool>,
     outside: Outside,
-    executed: SequenceNumber,
     log: LogThread,
     reader: LogReader,
     pool: Pool,
@@ -95,21 +78,12 @@ pub struct Node {
     worked: Arc<AtomicBool>,
     timers: Timers,
     started: Instant,
-    pub(super) inputs: Vec<Input<AlgorithmMessage>>,
-    outputs: Vec<Output<AlgorithmMessage>>,
-    done: Vec<Done>,
-    /// The group that is being gathered, and what it lets happen.
-    group: Vec<Entry>,
-    group_promises: Vec<Promise>,
-    group_urgent: bool,
+    effects: Vec<Effect>,
     /// The last sync was short enough to be waited for in the loop.
     sync_is_fast: bool,
-    /// Groups on their way to the disk.
-    waiting: VecDeque<(Ticket, Vec<Promise>)>,
     /// Peers for which the log is being read.
     providing: BTreeSet<ReplicaId>,
     halted: Option<HaltReason>,
-    counters: Counters,
     /// A recorded schedule that the administrator is fetching, in canonical bytes.
     pub(super) recorded: Bytes,
 }
@@ -149,43 +123,30 @@ impl Node {
             tokio::time::sleep(PREDECESSOR_LOOK).await;
         };
         let disk = loop {
-            match RealDisk::lock(&config.data_directory()) {
+            match storage::lock(&config) {
                 Err(StorageError::Locked(_)) if begin.elapsed() < PREDECESSOR => {}
                 locked => break locked?,
             }
             tokio::time::sleep(PREDECESSOR_LOOK).await;
         };
-        let mut node = Self::recover::<S>(&config, disk, oracles)?;
+        let mut node = Self::recover::<S>(&config, &disk, oracles)?;
         node.listener = Some(listener);
         Ok(node)
     }
 
     /// Opens the log and brings the state up to its end.
-    fn recover<S: Service>(config: &ReplicaConfig, disk: RealDisk, mut oracles: Oracles) -> Result<Self, NodeError> {
-        // Counts from here on, even if nobody reads it.
+    fn recover<S: Service>(config: &ReplicaConfig, places: &Places, mut oracles: Oracles) -> Result<Self, NodeError> {
+        // Counts from here on, even if nothing reads it.
         crate::metrics::install();
         let context = Arc::new(config.cluster.verify_context());
-        let owner = Owner { cluster: context.cluster, replica: config.id };
-        let opened = storage::open(Arc::new(disk), LogSettings::new(owner, parent_of))?;
-        let (recovered, reader) = (opened.recovered.clone(), opened.reader.clone());
-        if let Some(torn) = &recovered.torn {
-            tracing::warn!("the log ended within a write at {torn}: nobody was told of it, and it was left behind");
-        }
-        if recovered.damaged_copies > 0 {
-            tracing::warn!(
-                copies = recovered.damaged_copies,
-                "one copy of the vote register's state is damaged: check the disk"
-            );
-        }
-        let register = DurableRegister::restore(config, recovered.register.as_ref())?;
-        let last = recovered.committed.as_ref().map_or(SequenceNumber(0), |block| block.sequence);
-        let consensus = Self::consensus(config, &register, recovered);
         let membership = config.cluster.membership.clone();
-        let signer = config.host.signer().clone();
-        let settings = Settings { id: config.id, signer, membership, marks: MarkRule::default() };
+        let log_settings = storage::settings(&membership, config.id);
+        let opened = log::open(places, log_settings)?;
+        let recovered = opened.recovered;
+        tell(&recovered, config);
         let (notify, notices) = mpsc::unbounded_channel();
         let stored = notify.clone();
-        let log = LogThread::start(opened, move |report| drop(stored.send(Notice::Stored(report))))
+        let log = LogThread::start(opened.writer, move |report| drop(stored.send(Notice::Stored(report))))
             .map_err(NodeError::system("starting the storage thread"))?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let executor_settings = unisono_execution::Settings {
@@ -197,17 +158,20 @@ impl Node {
         for (name, directory) in &config.clusters {
             oracles.cluster(name, directory);
         }
+        let signer = config.host.signer().clone();
+        let settings = Settings { id: config.id, signer, membership, marks: MarkRule::default() };
+        let register = Register::restore(log_settings.register, config.register.signer().clone(), recovered.register);
+        let executor = Executor::new::<S>(config.cluster.schedule.scheduler(), executor_settings);
+        let consensus = consensus(config, &recovered);
+        let ring = Ring::new(settings, consensus, (register, recovered.lost), executor, Drive::Run, Counters::new());
         let mut node = Self {
             listener: None,
             config: config.clone(),
-            replica: Replica::new(settings, consensus),
-            register,
-            executor: Executor::new::<S>(config.cluster.schedule.scheduler(), executor_settings),
+            ring,
             threaded: Arc::new(AtomicBool::new(config.workers > 0)),
             outside: Outside::new(oracles, config.id, notify.clone()),
-            executed: SequenceNumber(0),
             log,
-            reader,
+            reader: opened.reader,
             pool: Pool::new(crate::verify::threads_for(cores)).map_err(NodeError::system("starting threads"))?,
             context,
             notices,
@@ -215,62 +179,26 @@ impl Node {
             worked: Arc::new(AtomicBool::new(false)),
             timers: Timers::default(),
             started: Instant::now(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            done: Vec::new(),
-            group: Vec::new(),
-            group_promises: Vec::new(),
-            group_urgent: false,
+            effects: Vec::new(),
             sync_is_fast: false,
-            waiting: VecDeque::new(),
             providing: BTreeSet::new(),
             recorded: Bytes::new(),
             halted: None,
-            counters: Counters::new(),
         };
-        node.replay(last)?;
+        node.replay(&recovered)?;
         Ok(node)
     }
 
-    fn consensus(config: &ReplicaConfig, register: &DurableRegister, recovered: Recovered) -> Algorithm {
-        let membership = config.cluster.membership.clone();
-        let settings = aphousia::Settings::new(config.id, config.host.signer().clone(), membership);
-        let proof = recovered.committed.as_ref().map(|block| block.proof.clone());
-        let committed = recovered.committed.map(|CommittedBlock { sequence, hash, bytes, .. }| (sequence, hash, bytes));
-        let register = register.state();
-        Algorithm::new(settings, aphousia::Recovered { register, committed, blocks: recovered.blocks, proof })
-    }
-
-    /// Executes the own log again, up to its last committed block.
-    fn replay(&mut self, last: SequenceNumber) -> Result<(), NodeError> {
+    /// Executes the own log again, up to its last committed block. There are no links yet.
+    fn replay(&mut self, recovered: &Recovered) -> Result<(), NodeError> {
         let start = Instant::now();
-        let mut next = SequenceNumber(1);
-        while next <= last {
-            let blocks = self.reader.committed(next, REPLAY_BYTES)?;
-            if blocks.is_empty() {
-                return Err(NodeError::Unreadable(next.0));
-            }
-            for block in blocks {
-                let decision = Algorithm::decision(&block.bytes, &self.context);
-                let decision = decision.map_err(|_| NodeError::Unreadable(block.sequence.0))?;
-                self.replica.replay(&decision, &mut self.outputs);
-                next = block.sequence.next();
-                let outputs = std::mem::take(&mut self.outputs);
-                for output in outputs {
-                    if let Output::Execute(work) = output {
-                        self.executor.submit(work);
-                    }
-                }
-            }
-            if self.executor.workers() > 0 {
-                self.executor.wait_idle();
-            }
-            // What finishes now goes into the stored replies; there is nobody to send anything to yet.
-            self.turn(None);
-            self.store_later();
-        }
-        if last > SequenceNumber(0) {
-            tracing::info!(decisions = last.0, seconds = start.elapsed().as_secs_f32(), "replayed the log");
+        let now = self.now();
+        self.ring.replay(now, recovered, &self.reader, &self.context, &mut self.effects)?;
+        self.perform(None);
+        self.store_later();
+        if let Some(last) = &recovered.committed {
+            let seconds = start.elapsed().as_secs_f32();
+            tracing::info!(decisions = last.sequence.0, seconds, "replayed the log");
         }
         Ok(())
     }
@@ -285,21 +213,23 @@ impl Node {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
         let listener = self.listener.take().expect("only start makes nodes");
         let (threaded, worked, notify) = (Arc::clone(&self.threaded), Arc::clone(&self.worked), self.notify.clone());
-        self.executor.set_notify(Arc::new(move || {
+        self.ring.executor().set_notify(Arc::new(move || {
             // Without threads the loop itself runs the handlers and takes what they report.
             if threaded.load(Ordering::Acquire) && !worked.swap(true, Ordering::AcqRel) {
                 drop(notify.send(Notice::Worked));
             }
         }));
         let started = self.started;
-        self.executor.set_clock(Arc::new(move || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)));
+        self.ring
+            .executor()
+            .set_clock(Arc::new(move || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)));
         let (mut links, mut arrivals) = Links::start(&self.config);
         let acceptor = Acceptor::new(&self.config.host, self.config.cluster.membership.clone());
         let notify = self.notify.clone();
         let accepting =
             tokio::spawn(transport::listen(listener, acceptor, move |result| admit(result, notify.clone())));
-        self.inputs.push(Input::Start);
-        self.turn(Some(&links));
+        self.ring.push(Input::Start);
+        self.turn(&links);
         self.store_later();
         tracing::info!(replica = %self.config.id, address = %self.config.listen, "serving");
 
@@ -326,8 +256,9 @@ impl Node {
             if stopped {
                 break Ok(());
             }
-            self.counters.wakeups.increment(1);
-            self.counters.wakeup.record((from_peers.len() + from_clients.len()) as f64);
+            let counters = self.ring.probe_mut();
+            counters.wakeups.increment(1);
+            counters.wakeup.record((from_peers.len() + from_clients.len()) as f64);
             let taken = notices.drain(..).try_for_each(|notice| self.notice(notice, &mut links));
             if let Err(error) = taken {
                 break Err(error);
@@ -335,9 +266,9 @@ impl Node {
             self.arrivals(from_peers.drain(..).chain(from_clients.drain(..)), &mut links);
             let now = self.now().monotonic;
             while let Some(timer) = self.timers.due(now) {
-                self.inputs.push(Input::Timeout(timer));
+                self.ring.push(Input::Timeout(timer));
             }
-            self.turn(Some(&links));
+            self.turn(&links);
             if let Err(error) = self.store(&links, &arrivals).await {
                 break Err(error);
             }
@@ -373,7 +304,7 @@ impl Node {
                 // Whoever asked may be gone.
                 drop(answer.send(self.administer(request)));
             }
-            Notice::Outside { call, answer } => self.inputs.push(Input::Outside { call, answer }),
+            Notice::Outside { call, answer } => self.ring.push(Input::Outside { call, answer }),
         }
         Ok(())
     }
@@ -381,15 +312,10 @@ impl Node {
     /// Everything up to `ticket` is on the disk.
     fn durable(&mut self, ticket: Ticket, took: Duration, entries: usize) {
         self.sync_is_fast = took < SYNC_HERE_MAX;
-        self.counters.sync.record(took.as_secs_f64());
-        self.counters.group.record(entries as f64);
-        while self.waiting.front().is_some_and(|(waits, _)| *waits <= ticket) {
-            let (_, promises) = self.waiting.pop_front().expect("just looked at");
-            self.inputs.extend(promises.into_iter().map(|promise| match promise {
-                Promise::Persisted(id) => Input::Persisted(id),
-                Promise::Answered(answer) => Input::Answered(answer),
-            }));
-        }
+        let counters = self.ring.probe_mut();
+        counters.sync.record(took.as_secs_f64());
+        counters.group.record(entries as f64);
+        self.ring.durable(ticket, &mut self.effects);
     }
 
     /// Checks what links sent and feeds it.
@@ -401,7 +327,7 @@ impl Node {
                     let up = matches!(event, LinkEvent::Up);
                     if links.dialed(peer, up) {
                         tracing::debug!(%peer, up, "link");
-                        self.inputs.push(Input::Link { peer, up });
+                        self.ring.push(Input::Link { peer, up });
                     }
                 }
                 // Nobody answers on a link that we dialed; a peer that does is told no more than silence.
@@ -412,13 +338,13 @@ impl Node {
                         .increment(1);
                     links.end(source);
                     if let Source::Client(connection) = source {
-                        self.inputs.push(Input::Disconnected(connection));
+                        self.ring.push(Input::Disconnected(connection));
                     }
                 }
                 (source, LinkEvent::Message(message)) => {
-                    self.counters.messages.increment(1);
+                    self.ring.probe_mut().messages.increment(1);
                     let message = parse(source, message, &self.context);
-                    if matches!(&message, Ok(Received::Peer(_, message)) if self.replica.is_stale(message)) {
+                    if matches!(&message, Ok(Received::Peer(_, message)) if self.ring.replica().is_stale(message)) {
                         continue;
                     }
                     sources.push(source);
@@ -430,10 +356,10 @@ impl Node {
         let checked = self.pool.check(parsed, move |message| message.and_then(|message| check(message, &context)));
         for (source, checked) in sources.into_iter().zip(checked) {
             match (source, checked) {
-                (_, Ok(Checked::Peer(from, message))) => self.inputs.push(Input::Peer { from, message }),
+                (_, Ok(Checked::Peer(from, message))) => self.ring.push(Input::Peer { from, message }),
                 (Source::Client(connection), Ok(Checked::Client(frame))) => {
                     if let Some(key) = links.client_key(connection) {
-                        self.inputs.push(Input::Client { connection, key, frame });
+                        self.ring.push(Input::Client { connection, key, frame });
                     }
                 }
                 (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
@@ -443,66 +369,41 @@ impl Node {
                     tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
                     links.end(source);
                     if let Source::Client(connection) = source {
-                        self.inputs.push(Input::Disconnected(connection));
+                        self.ring.push(Input::Disconnected(connection));
                     }
                 }
             }
         }
     }
 
-    /// Feeds the inputs, then what execution makes of the outputs, until nothing is left, and gathers a group for the
-    /// disk. Without links, at the replay, there is nobody to send to.
-    fn turn(&mut self, links: Option<&Links>) {
-        loop {
-            if !self.inputs.is_empty() && self.halted.is_none() {
-                let now = self.now();
-                let mut inputs = std::mem::take(&mut self.inputs);
-                let mut outputs = std::mem::take(&mut self.outputs);
-                self.replica.handle_all(now, inputs.drain(..), &mut outputs);
-                for output in outputs.drain(..) {
-                    self.output(output, links);
-                }
-                // Leaves may have been answered at once.
-                inputs.append(&mut self.inputs);
-                self.inputs = inputs;
-                self.outputs = outputs;
-            }
-            if self.halted.is_some() {
-                self.inputs.clear();
-                break;
-            }
-            if self.executor.workers() == 0 {
-                self.executor.run_until_idle();
-            }
-            self.collect();
-            if self.inputs.is_empty() {
-                break;
-            }
-        }
+    /// Takes what has come, and does what follows.
+    fn turn(&mut self, links: &Links) {
+        let now = self.now();
+        self.ring.turn(now, &mut self.effects);
+        self.perform(Some(links));
     }
 
     /// Sends the gathered group to the disk. While nothing else waits for this loop, that is done here: the hand-over to
     /// the storage thread and back would take as long as the sync.
     async fn store(&mut self, links: &Links, arrivals: &Arrivals) -> Result<(), NodeError> {
         for _ in 0..WRITES_HERE_MAX {
-            if !self.group_urgent || !self.sync_is_fast {
+            if !self.ring.is_urgent() || !self.sync_is_fast {
                 break;
             }
-            // First of all whatever was said leaves.
+            // First of all what was said leaves.
             tokio::task::yield_now().await;
             if !(arrivals.peers.is_empty() && arrivals.clients.is_empty() && self.notices.is_empty()) {
                 break;
             }
-            match self.log.write_here(std::mem::take(&mut self.group)) {
+            let Some(group) = self.ring.group() else { break };
+            match self.log.write_here(group) {
                 Ok(Report::Durable { ticket, took, entries }) => {
-                    self.group_urgent = false;
-                    self.waiting.push_back((ticket, std::mem::take(&mut self.group_promises)));
                     self.durable(ticket, took, entries);
-                    self.turn(Some(links));
+                    self.turn(links);
                 }
                 Ok(Report::Failed(error)) => return Err(error.into()),
                 Err(group) => {
-                    self.group = group;
+                    self.log.append(group);
                     break;
                 }
             }
@@ -513,102 +414,38 @@ impl Node {
 
     /// Gives the gathered group to the storage thread.
     fn store_later(&mut self) {
-        if !self.group_promises.is_empty() || !self.group.is_empty() {
-            let ticket = self.log.append(self.group.drain(..), self.group_urgent);
-            self.waiting.push_back((ticket, std::mem::take(&mut self.group_promises)));
-            self.group_urgent = false;
+        if let Some(group) = self.ring.group() {
+            self.log.append(group);
         }
     }
 
-    /// What execution has to report.
-    fn collect(&mut self) {
-        self.executor.take_done(&mut self.done);
-        let finished = self.done.iter().filter(|done| matches!(done, Done::Executed { .. })).count();
-        self.counters.finished.increment(finished as u64);
-        self.inputs.extend(self.done.drain(..).map(Input::Done));
-        let executed = self.executor.executed();
-        if executed > self.executed {
-            self.executed = executed;
-            self.inputs.push(Input::Executed(executed));
-        }
-    }
-
-    fn output(&mut self, output: Output<AlgorithmMessage>, links: Option<&Links>) {
-        match output {
-            Output::Send { to, message } => {
-                if let Some(links) = links {
-                    links.send(to, encoded(&message));
-                }
-            }
-            Output::Broadcast(message) => {
-                if let Some(links) = links {
-                    links.broadcast(&encoded(&message));
-                }
-            }
-            Output::Reply { connection, reply } => {
-                self.counters.replies.increment(reply.answers.len() as u64);
-                if let Some(links) = links {
+    /// Without links, at the replay, there is nobody to send to.
+    fn perform(&mut self, links: Option<&Links>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match (effect, links) {
+                (Effect::Send { to, bytes }, Some(links)) => links.send(to, bytes),
+                (Effect::Broadcast(bytes), Some(links)) => links.broadcast(&bytes),
+                (Effect::Reply { connection, reply }, Some(links)) => {
+                    self.ring.probe_mut().replies.increment(reply.answers.len() as u64);
                     links.reply(connection, &reply);
                 }
-            }
-            Output::Persist { id, record } => {
-                // A commit can be derived again: nobody waits for it.
-                self.group_urgent |= !matches!(record, Record::Commit { .. });
-                match record {
-                    Record::Block { sequence, hash, bytes } => self.group.push(Entry::Block { sequence, hash, bytes }),
-                    Record::Commit { sequence, hash, proof } => {
-                        self.group.push(Entry::Commit { sequence, hash, proof })
-                    }
-                    Record::Barrier => {}
+                (Effect::Send { .. } | Effect::Broadcast(_) | Effect::Reply { .. }, None) => {}
+                (Effect::SetTimer { timer, at }, _) => self.timers.set(timer, at),
+                (Effect::Ask { call, target, request }, _) => {
+                    let call = Call { cluster: self.context.cluster, id: call };
+                    self.outside.ask(outside::Question { call, target, request });
                 }
-                self.group_promises.push(Promise::Persisted(id));
-            }
-            Output::Certify { view, step, hash } => {
-                let answered = self.register.certify(view, step, hash);
-                self.answered(answered);
-            }
-            Output::Advance { view } => {
-                let answered = self.register.advance(view);
-                self.answered(answered);
-            }
-            Output::Attest { nonce } => {
-                let answered = self.register.attest(nonce);
-                self.answered(answered);
-            }
-            Output::SetTimer { timer, at } => self.timers.set(timer, at),
-            Output::Execute(work) => {
-                if matches!(work, Work::Request { .. }) {
-                    self.counters.requests.increment(1);
+                (Effect::Provide(provide), _) => self.provide(provide),
+                (Effect::Halt(reason), _) => self.halted = Some(reason),
+                (Effect::Suspect { peer, reason }, _) => {
+                    metrics::counter!("unisono_suspected_total", "peer" => peer.to_string(), "reason" => reason)
+                        .increment(1);
+                    tracing::warn!(%peer, reason, "suspected");
                 }
-                self.executor.submit(work);
-            }
-            Output::Ask { call, target, request } => {
-                let call = Call { cluster: self.context.cluster, id: call };
-                self.outside.ask(outside::Question { call, target, request });
-            }
-            Output::Provide(provide) => self.provide(provide),
-            Output::QueryLeaves { query, after, limit } => {
-                self.collect();
-                let leaves = self.executor.leaves(after.as_deref(), limit);
-                self.inputs.push(Input::Leaves { query, leaves });
-            }
-            Output::QueryGrants { query, from, limit } => {
-                let grants = self.executor.grants(from, limit).into_iter().map(grant_record).collect();
-                self.inputs.push(Input::Grants { query, grants });
-            }
-            Output::Halt(reason) => self.halted = Some(reason),
-            Output::Suspect { peer, reason } => {
-                metrics::counter!("unisono_suspected_total", "peer" => peer.to_string(), "reason" => reason)
-                    .increment(1);
-                tracing::warn!(%peer, reason, "suspected");
             }
         }
-    }
-
-    fn answered(&mut self, (answer, record): (RegisterAnswer, Entry)) {
-        self.group.push(record);
-        self.group_promises.push(Promise::Answered(answer));
-        self.group_urgent = true;
+        self.effects = effects;
     }
 
     /// Reads the log for a peer, beside the loop; one reading per peer at a time.
@@ -619,7 +456,7 @@ impl Node {
         let (reader, notify) = (self.reader.clone(), self.notify.clone());
         let read = move || {
             let message = match reader.committed(from, PROVIDED_BYTES_MAX) {
-                Ok(blocks) => provided(blocks),
+                Ok(blocks) => provided::<Algorithm>(blocks),
                 Err(error) => {
                     tracing::error!("reading the log for a peer: {error}");
                     None
@@ -631,16 +468,46 @@ impl Node {
         drop(tokio::task::spawn_blocking(read));
     }
 
-    fn gauge(&self, links: &Links) {
-        let consensus = self.replica.consensus().status();
-        self.counters.decisions.set(consensus.committed.0 as f64);
-        self.counters.executed.set(self.executed.0 as f64);
-        self.counters.view.set(f64::from(consensus.view.view().0));
-        self.counters.pending.set(consensus.pending as f64);
-        self.counters.clients.set(links.clients() as f64);
-        self.counters.peers.set(links.peers_up() as f64);
-        self.counters.log_queue.set(self.log.queued_bytes() as f64);
+    fn gauge(&mut self, links: &Links) {
+        let consensus = self.ring.replica().consensus().status();
+        let (executed, queued) = (self.ring.executed(), self.log.queued_bytes());
+        let counters = self.ring.probe_mut();
+        counters.decisions.set(consensus.committed.0 as f64);
+        counters.executed.set(executed.0 as f64);
+        counters.view.set(f64::from(consensus.view.view().0));
+        counters.pending.set(consensus.pending as f64);
+        counters.clients.set(links.clients() as f64);
+        counters.peers.set(links.peers_up() as f64);
+        counters.log_queue.set(queued as f64);
     }
+}
+
+/// What a person should know about the log that was found.
+fn tell(recovered: &Recovered, config: &ReplicaConfig) {
+    if let Some(torn) = &recovered.torn {
+        tracing::warn!("the log ended within a write at {torn}: it was not answered yet, and it was left behind");
+    }
+    if recovered.damaged_copies > 0 {
+        let copies = recovered.damaged_copies;
+        tracing::warn!(copies, "one copy of the vote register's state is damaged: check the disk");
+    }
+    if let Some(lost) = recovered.lost {
+        let directory = config.directory.display();
+        tracing::error!("{}", super::lost_text(lost, &directory.to_string()));
+    }
+}
+
+fn consensus(config: &ReplicaConfig, recovered: &Recovered) -> Algorithm {
+    let membership = config.cluster.membership.clone();
+    let settings = aphousia::Settings::new(config.id, config.host.signer().clone(), membership);
+    let committed = recovered.committed.as_ref();
+    let recovered = aphousia::Recovered {
+        register: recovered.register,
+        proof: committed.map(|block| block.proof.clone()),
+        committed: committed.map(|block| (block.sequence, block.hash, block.bytes.clone())),
+        blocks: recovered.blocks.clone(),
+    };
+    Algorithm::new(settings, recovered)
 }
 
 /// Polls both queues, so that the loop is woken by either. A queue never closes while the node lives.
@@ -653,23 +520,4 @@ fn poll_arrivals(
     let peers = arrivals.peers.poll_recv_many(context, from_peers, ARRIVALS_MAX).is_ready();
     let clients = arrivals.clients.poll_recv_many(context, from_clients, ARRIVALS_MAX).is_ready();
     peers | clients
-}
-
-/// A grant as `execution` names it, for `replica`, which does not know that.
-fn grant_record(grant: unisono_execution::GrantRecord) -> GrantRecord {
-    let unisono_execution::GrantRecord { number, round, position, path, lock, write, writers_before } = grant;
-    GrantRecord { number, round, position, path, lock, write, writers_before }
-}
-
-fn provided(blocks: Vec<CommittedBlock>) -> Option<Bytes> {
-    let proof = blocks.last()?.proof.clone();
-    let blocks = blocks.into_iter().map(|block| block.bytes).collect();
-    Some(encoded(&PeerMessage::Consensus(Algorithm::provide(blocks, proof))))
-}
-
-/// The parent of a block in our own log: its header stands first, with its length in front.
-fn parent_of(block: &Bytes) -> Option<Digest> {
-    let (length, rest) = block.split_first_chunk::<4>()?;
-    let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
-    decode::<Header>(header, header.len()).ok().map(|header| header.parent)
 }

@@ -1,5 +1,8 @@
 //! What a replica counts.
 
+use unisono_node::Probe;
+use unisono_types::{Done, Work};
+
 /// Every counter, looked up once.
 pub(super) struct Counters {
     pub(super) wakeups: metrics::Counter,
@@ -37,6 +40,20 @@ impl Counters {
             sync: metrics::histogram!("unisono_log_sync_seconds"),
             group: metrics::histogram!("unisono_log_group_size"),
             wakeup: metrics::histogram!("unisono_wakeup_messages_size"),
+        }
+    }
+}
+
+impl Probe for Counters {
+    fn work(&mut self, work: &Work) {
+        if matches!(work, Work::Request { .. }) {
+            self.requests.increment(1);
+        }
+    }
+
+    fn done(&mut self, done: &Done) {
+        if matches!(done, Done::Executed { .. }) {
+            self.finished.increment(1);
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::links::Source;
 use crate::transport::Inbound;
-use bytes::Bytes;
 use unisono_consensus::Consensus;
 use unisono_consensus::aphousia::Aphousia;
+use unisono_node::message;
 use unisono_replica::PeerMessage;
-use unisono_types::{ClientMessage, Frame, Message, Rejected, ReplicaId, Unverified, Verified, VerifyContext, decode};
+use unisono_types::{Frame, Rejected, ReplicaId, Verified, VerifyContext};
 
 /// What the pure core is run with in this version.
 pub(super) type Algorithm = Aphousia;
@@ -28,20 +28,16 @@ pub(super) enum Checked {
 pub(super) fn parse(source: Source, message: Inbound, context: &VerifyContext) -> Result<Received, Rejected> {
     let bytes = message.bytes.clone();
     match source {
-        Source::Dialed(peer) | Source::Peer(peer, _) => Ok(Received::Peer(peer, PeerMessage::parse(bytes, context)?)),
-        Source::Client(_) => {
-            let limit = context.membership.configuration().limits.frame_bytes as usize;
-            let ClientMessage::Frame(wire) = decode(&bytes, limit + 64).map_err(|_| Rejected::Malformed)?;
-            Ok(Received::Client(Frame::parse(context.cluster, wire, limit)?))
-        }
+        Source::Dialed(peer) | Source::Peer(peer, _) => Ok(Received::Peer(peer, message::parse_peer(bytes, context)?)),
+        Source::Client(_) => Ok(Received::Client(message::parse_client(&bytes, context)?)),
     }
 }
 
 /// Checks the signatures of one message.
 pub(super) fn check(message: Received, context: &VerifyContext) -> Result<Checked, Rejected> {
     match message {
-        Received::Peer(peer, message) => Ok(Checked::Peer(peer, Unverified::new(message).verify(context)?)),
-        Received::Client(frame) => Ok(Checked::Client(Unverified::new(frame).verify(context)?)),
+        Received::Peer(peer, message) => Ok(Checked::Peer(peer, message::check_peer(message, context)?)),
+        Received::Client(frame) => Ok(Checked::Client(message::check_client(frame, context)?)),
     }
 }
 
@@ -55,10 +51,4 @@ pub(super) const fn label(reason: Rejected) -> &'static str {
         Rejected::Foreign => "foreign",
         Rejected::Inconsistent => "inconsistent",
     }
-}
-
-pub(super) fn encoded(message: &PeerMessage<AlgorithmMessage>) -> Bytes {
-    let mut bytes = Vec::new();
-    message.encode(&mut bytes);
-    bytes.into()
 }

@@ -343,15 +343,61 @@ async fn what_is_in_the_way_is_named() {
     assert!(locked.contains("in use by another process"), "{locked}");
 }
 
+/// A copy of a directory's files.
+fn copied(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap();
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
 #[tokio::test]
-async fn a_lost_log_stops_the_replica_and_not_the_others() {
+async fn a_replica_with_an_empty_or_older_log_follows_without_voting() {
     let mut cluster = Cluster::start(0);
-    assert_eq!(add(&cluster.client().await, 1).await, 1);
+    let client = cluster.client().await;
+    assert_eq!(add(&client, 1).await, 1);
+    let replica = cluster.directory.path().join("replica-1");
+    let (data, copy) = (replica.join("data"), tempfile::tempdir().unwrap());
+    cluster.stop_replica(1);
+    copied(&data, copy.path());
+    cluster.start_replica(1);
+    assert_eq!(add(&client, 1).await, 2);
+    let lost = |status: &[Value]| status[1]["register"]["lost"].as_str().map(ToOwned::to_owned);
+    for (sum, why) in [(3, "an older copy"), (4, "an older copy")] {
+        cluster.stop_replica(1);
+        if sum == 3 {
+            copied(copy.path(), &data);
+        } else {
+            // Once lost it stays lost, with a log that fits its mark again too.
+            copied(&data, copy.path());
+        }
+        cluster.start_replica(1);
+        assert_eq!(add(&client, 1).await, sum);
+        let status = cluster.status_when(all_equal).await;
+        assert!(lost(&status).unwrap().contains(why), "{status:?}");
+        assert_eq!(lost(&status[1..].iter().cloned().chain([status[0].clone()]).collect::<Vec<_>>()), None);
+    }
+    // Without a vote of its own the two others are needed.
+    cluster.stop_replica(2);
+    let waits = client.invoke(1u64.to_le_bytes().to_vec());
+    cluster.start_replica(2);
+    within(waits).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_with_an_emptied_data_directory_follows_without_voting() {
+    let mut cluster = Cluster::start(0);
+    let client = cluster.client().await;
+    assert_eq!(add(&client, 1).await, 1);
     cluster.stop_replica(1);
     let data = cluster.directory.path().join("replica-1/data");
-    fs::remove_file(data.join("log-00000001")).unwrap();
-    let error = Running::start(cluster.config(1)).stop().unwrap_err().to_string();
-    assert!(error.contains("could vote against its own votes"), "{error}");
-    // The others go on.
-    assert_eq!(add(&cluster.client().await, 1).await, 2);
+    fs::remove_dir_all(&data).unwrap();
+    fs::create_dir(&data).unwrap();
+    cluster.start_replica(1);
+    assert_eq!(add(&client, 1).await, 2);
+    let status = cluster.status_when(all_equal).await;
+    assert_eq!(status[1]["register"]["mode"], "lost");
+    assert_eq!(status[1]["register"]["lost"], "the data directory is empty");
 }

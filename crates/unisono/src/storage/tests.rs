@@ -1,456 +1,162 @@
-//! The log on a disk in memory that can lose what was not synced, flip bytes and fail on demand.
+//! The thread that writes, on real files that can be told to fail.
 
-use super::record::{HEADER_BYTES, segment_name};
 use super::*;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use unisono_node::log::{Entry, Group, LogSettings, Opened, create, open};
+use unisono_trusted::{RegisterRecord, RegisterState};
+use unisono_types::{
+    Bytes, ClusterId, Digest, Incarnation, PublicKey, RegisterId, RegisterView, SequenceNumber, Step, VotePosition,
+};
 
-type Files = BTreeMap<String, Vec<u8>>;
+const REGISTER: RegisterId = RegisterId {
+    cluster: ClusterId([7; 16]),
+    group: 0,
+    replica: ReplicaId(1),
+    incarnation: Incarnation(0),
+    key: PublicKey([9; 32]),
+};
 
-#[derive(Clone, Default)]
-struct MemoryDisk(Arc<Mutex<Memory>>);
+const SETTINGS: LogSettings = LogSettings { segment_bytes: 64 << 10, ..LogSettings::new(REGISTER, |_| None) };
 
-#[derive(Clone, Default)]
-struct Memory {
-    /// What reads see.
-    now: Files,
-    /// What a crash leaves.
-    synced: Files,
-    /// Writes and syncs until everything fails, and how.
-    fails_after: Option<(u64, io::ErrorKind)>,
-    operations: u64,
+/// A real disk on which, from some operation on, every write and sync fails.
+struct Failing {
+    disk: RealDisk,
+    left: Arc<AtomicU64>,
+    kind: io::ErrorKind,
 }
 
-impl Memory {
-    fn operation(&mut self) -> io::Result<()> {
-        self.operations += 1;
-        match self.fails_after {
-            Some((limit, kind)) if self.operations > limit => Err(kind.into()),
-            _ => Ok(()),
-        }
-    }
+struct FailingFile {
+    file: Box<dyn DiskFile>,
+    left: Arc<AtomicU64>,
+    kind: io::ErrorKind,
 }
 
-impl MemoryDisk {
-    fn with(files: Files) -> Self {
-        Self(Arc::new(Mutex::new(Memory { now: files.clone(), synced: files, ..Memory::default() })))
-    }
+fn operation(left: &AtomicU64, kind: io::ErrorKind) -> io::Result<()> {
+    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    taken.map(drop).map_err(|_| kind.into())
+}
 
-    fn files(&self) -> Files {
-        self.0.lock().unwrap().now.clone()
-    }
-
-    /// What is left when the power fails now.
-    fn crashed(&self) -> Self {
-        Self::with(self.0.lock().unwrap().synced.clone())
-    }
-
-    fn fail_after(&self, operations: u64, kind: io::ErrorKind) {
-        let mut memory = self.0.lock().unwrap();
-        memory.fails_after = Some((memory.operations + operations, kind));
-    }
-
-    fn shared(&self) -> Arc<dyn Disk> {
-        Arc::new(self.clone())
+impl Failing {
+    fn file(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(FailingFile { file, left: Arc::clone(&self.left), kind: self.kind })
     }
 }
 
-struct MemoryFile(MemoryDisk, String);
-
-impl Disk for MemoryDisk {
+impl Disk for Failing {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.files().into_keys().collect())
+        self.disk.list()
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
-        let mut memory = self.0.lock().unwrap();
-        memory.operation()?;
-        assert!(!memory.now.contains_key(name), "{name} exists");
-        memory.now.insert(name.into(), vec![0; usize::try_from(bytes).unwrap()]);
-        Ok(Box::new(MemoryFile(self.clone(), name.into())))
+        operation(&self.left, self.kind)?;
+        Ok(self.file(self.disk.create(name, bytes)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        if !self.files().contains_key(name) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(Box::new(MemoryFile(self.clone(), name.into())))
+        Ok(self.file(self.disk.open(name)?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut memory = self.0.lock().unwrap();
-        memory.operation()?;
-        memory.now.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        operation(&self.left, self.kind)?;
+        self.disk.remove(name)
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        let mut memory = self.0.lock().unwrap();
-        memory.operation()?;
-        let names: Vec<_> = memory.now.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect();
-        let kept: Files = names
-            .into_iter()
-            .map(|(name, length)| {
-                let synced = memory.synced.get(&name).cloned().unwrap_or_else(|| vec![0; length]);
-                (name, synced)
-            })
-            .collect();
-        memory.synced = kept;
-        Ok(())
+        operation(&self.left, self.kind)?;
+        self.disk.sync_directory()
     }
 
     fn path(&self, name: &str) -> String {
-        format!("memory/{name}")
+        self.disk.path(name)
+    }
+
+    fn salt(&self) -> io::Result<[u8; 32]> {
+        self.disk.salt()
     }
 }
 
-impl DiskFile for MemoryFile {
+impl DiskFile for FailingFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let memory = self.0.0.lock().unwrap();
-        let bytes = &memory.now[&self.1];
-        let start = usize::try_from(offset).unwrap().min(bytes.len());
-        let count = buffer.len().min(bytes.len() - start);
-        buffer[..count].copy_from_slice(&bytes[start..start + count]);
-        Ok(count)
+        self.file.read_at(buffer, offset)
     }
 
-    fn write_at(&self, written: &[u8], offset: u64) -> io::Result<()> {
-        let mut memory = self.0.0.lock().unwrap();
-        memory.operation()?;
-        let start = usize::try_from(offset).unwrap();
-        memory.now.get_mut(&self.1).unwrap()[start..start + written.len()].copy_from_slice(written);
-        Ok(())
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        operation(&self.left, self.kind)?;
+        self.file.write_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut memory = self.0.0.lock().unwrap();
-        memory.operation()?;
-        let bytes = memory.now[&self.1].clone();
-        if let Some(synced) = memory.synced.get_mut(&self.1) {
-            *synced = bytes;
-        } else {
-            memory.synced.insert(self.1.clone(), bytes);
-        }
-        Ok(())
+        operation(&self.left, self.kind)?;
+        self.file.sync()
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.0.lock().unwrap().now[&self.1].len() as u64)
+        self.file.length()
     }
 }
 
-const SETTINGS: LogSettings =
-    LogSettings { owner: Owner { cluster: ClusterId([7; 16]), replica: ReplicaId(1) }, segment_bytes: 8 << 10, parent };
-
-/// Forks begin behind block 1.
-fn parent(block: &Bytes) -> Option<Digest> {
-    let sequence = u64::from_le_bytes(*block.first_chunk()?);
-    Some(digest(sequence - 1, if sequence == 2 { 0 } else { *block.get(8)? }))
+/// The directories of a new replica.
+struct Fixture {
+    directory: tempfile::TempDir,
 }
 
-fn digest(sequence: u64, fork: u8) -> Digest {
-    Digest::of("test", &[&sequence.to_le_bytes(), &[fork]])
-}
+impl Fixture {
+    fn new() -> Self {
+        let fixture = Self { directory: tempfile::tempdir().unwrap() };
+        create(&fixture.places(), SETTINGS).unwrap();
+        fixture
+    }
 
-fn content(sequence: u64, fork: u8, length: usize) -> Bytes {
-    Bytes::from([&sequence.to_le_bytes()[..], &[fork], &vec![fork ^ 0x5a; length]].concat())
-}
+    fn places(&self) -> Places {
+        let disk = Arc::new(RealDisk::shared(self.directory.path()));
+        Places { log: disk.clone(), key: disk }
+    }
 
-fn block(sequence: u64, fork: u8, length: usize) -> Entry {
-    Entry::Block {
-        sequence: SequenceNumber(sequence),
-        hash: digest(sequence, fork),
-        bytes: content(sequence, fork, length),
+    fn open(&self) -> Opened {
+        open(&self.places(), SETTINGS).unwrap()
+    }
+
+    /// Opened, and failing after so many further operations.
+    fn failing(&self, operations: u64, kind: io::ErrorKind) -> Opened {
+        let left = Arc::new(AtomicU64::new(u64::MAX));
+        let disk = RealDisk::shared(self.directory.path());
+        let failing = Arc::new(Failing { disk, left: Arc::clone(&left), kind });
+        let opened = open(&Places { log: failing.clone(), key: failing }, SETTINGS).unwrap();
+        left.store(operations, Ordering::Relaxed);
+        opened
     }
 }
 
-fn commit(sequence: u64, fork: u8) -> Entry {
-    let proof = Bytes::from(format!("proof {sequence}"));
-    Entry::Commit { sequence: SequenceNumber(sequence), hash: digest(sequence, fork), proof }
+fn block(sequence: u64) -> Entry {
+    let bytes = Bytes::from(vec![1; 50]);
+    Entry::Block { sequence: SequenceNumber(sequence), hash: Digest([sequence as u8; 32]), bytes }
 }
 
-fn register(version: u8) -> Entry {
-    Entry::Register(Bytes::from(vec![version; 159]))
+fn register(version: u64) -> Entry {
+    let vote = VotePosition { view: RegisterView(0), step: Step(version), hash: Digest([1; 32]) };
+    Entry::Register(RegisterRecord {
+        id: REGISTER,
+        state: RegisterState { view: vote.view, step: vote.step, last: vote },
+    })
 }
 
-fn opened(disk: &MemoryDisk) -> Opened {
-    open(disk.shared(), SETTINGS).unwrap()
-}
-
-fn sequences(blocks: &[CommittedBlock]) -> Vec<u64> {
-    blocks.iter().map(|block| block.sequence.0).collect()
-}
-
-/// Block `n` with the register's vote, then its commit with the next block, as a replica writes.
-fn written(disk: &MemoryDisk, blocks: u64, length: usize) -> Opened {
-    let mut log = opened(disk);
-    for sequence in 1..=blocks {
-        let mut group = vec![block(sequence, 0, length), register(u8::try_from(sequence).unwrap())];
-        if sequence > 1 {
-            group.insert(0, commit(sequence - 1, 0));
-        }
-        log.writer.append(&group).unwrap();
-    }
-    log
-}
-
-fn version(recovered: &Recovered) -> Option<u8> {
-    recovered.register.as_ref().map(|state| state[0])
-}
-
-#[test]
-fn what_was_written_is_there_again_over_many_segments() {
-    let disk = MemoryDisk::default();
-    let log = written(&disk, 40, 700);
-    assert!(disk.files().len() > 4, "several segments");
-    assert_eq!(sequences(&log.reader.committed(SequenceNumber(1), 1 << 20).unwrap()), (1..40).collect::<Vec<_>>());
-    drop(log);
-    let log = opened(&disk.crashed());
-    let recovered = &log.recovered;
-    assert_eq!(version(recovered), Some(40));
-    let committed = recovered.committed.as_ref().unwrap();
-    assert_eq!((committed.sequence.0, &committed.bytes), (39, &content(39, 0, 700)));
-    assert_eq!(committed.proof, "proof 39");
-    assert_eq!(recovered.blocks, [content(40, 0, 700)]);
-    assert_eq!((recovered.torn.clone(), recovered.damaged_copies), (None, 0));
-    for from in 1..40 {
-        let read = log.reader.committed(SequenceNumber(from), 1500).unwrap();
-        assert_eq!(sequences(&read), (from..40.min(from + 3)).collect::<Vec<_>>(), "about two blocks and a half");
-        assert!(read.iter().all(|block| block.bytes == content(block.sequence.0, 0, 700)));
-    }
-    assert!(log.reader.committed(SequenceNumber(40), 1 << 20).unwrap().is_empty());
-}
-
-#[test]
-fn a_new_log_holds_nothing_and_a_block_larger_than_a_segment_fits() {
-    let disk = MemoryDisk::default();
-    let mut log = opened(&disk);
-    assert!(log.recovered.register.is_none() && log.recovered.committed.is_none() && log.recovered.blocks.is_empty());
-    assert!(log.reader.committed(SequenceNumber(1), 100).unwrap().is_empty());
-    log.writer.append(&[block(1, 0, 50_000), register(1)]).unwrap();
-    log.writer.append(&[commit(1, 0), block(2, 0, 10)]).unwrap();
-    let log = opened(&disk.crashed());
-    assert_eq!(log.reader.committed(SequenceNumber(1), 1).unwrap()[0].bytes, content(1, 0, 50_000));
-    assert_eq!(log.recovered.blocks, [content(2, 0, 10)]);
-}
-
-#[test]
-fn of_two_forks_the_committed_one_is_read() {
-    let disk = MemoryDisk::default();
-    let mut log = opened(&disk);
-    let fork = [block(1, 0, 10), block(2, 1, 10), block(3, 1, 10), block(2, 2, 20), block(3, 2, 20)];
-    log.writer.append(&fork).unwrap();
-    log.writer.append(&[commit(1, 0), commit(2, 2)]).unwrap();
-    log.writer.append(&[block(4, 2, 5)]).unwrap();
-    let log = opened(&disk.crashed());
-    let read = log.reader.committed(SequenceNumber(1), 1 << 20).unwrap();
-    assert_eq!(read.iter().map(|block| block.hash).collect::<Vec<_>>(), [digest(1, 0), digest(2, 2)]);
-    assert_eq!(log.recovered.blocks, [content(3, 1, 10), content(3, 2, 20), content(4, 2, 5)]);
-}
-
-#[test]
-fn a_commit_stands_for_all_blocks_below_it_by_their_parents() {
-    let disk = MemoryDisk::default();
-    let mut log = opened(&disk);
-    log.writer.append(&[block(1, 0, 10), block(2, 1, 10), block(3, 1, 10), block(2, 2, 20), block(3, 2, 20)]).unwrap();
-    log.writer.append(&[commit(3, 1), block(4, 1, 30), commit(4, 1)]).unwrap();
-    let hashes = |from, bytes| -> Vec<Digest> {
-        log.reader.committed(SequenceNumber(from), bytes).unwrap().iter().map(|block| block.hash).collect()
-    };
-    assert_eq!(hashes(1, 1 << 20), [digest(1, 0), digest(2, 1), digest(3, 1), digest(4, 1)]);
-    assert_eq!(hashes(2, 1), [digest(2, 1), digest(3, 1)], "cut only where there is a proof");
-    let read = log.reader.committed(SequenceNumber(2), 1).unwrap();
-    assert_eq!((read[0].proof.len(), &read[1].proof[..]), (0, &b"proof 3"[..]));
-}
-
-#[test]
-fn the_newest_of_several_register_states_in_one_group_counts() {
-    let disk = MemoryDisk::default();
-    let mut log = opened(&disk);
-    log.writer.append(&[register(1), block(1, 0, 10), register(2), block(2, 0, 10)]).unwrap();
-    drop(log);
-    let log = opened(&disk.crashed());
-    assert_eq!((version(&log.recovered), log.recovered.blocks.len()), (Some(2), 2));
-}
-
-#[test]
-fn a_tail_torn_at_any_byte_is_left_behind_and_nothing_answered_is_lost() {
-    let disk = MemoryDisk::default();
-    let mut log = written(&disk, 2, 300);
-    let (segment, before) = (segment_name(1), disk.files());
-    log.writer.append(&[commit(2, 0), block(3, 0, 700), register(3)]).unwrap();
-    drop(log);
-    let after = disk.files();
-    let changed: Vec<usize> =
-        (0..after[&segment].len()).filter(|index| before[&segment][*index] != after[&segment][*index]).collect();
-    let (first, last) = (changed[0], *changed.last().unwrap());
-    // Either the front reached the disk or the back did: a disk may write in any order.
-    for cut in first..=last + 1 {
-        for front in [true, false] {
-            let mut files = before.clone();
-            let range = if front { first..cut } else { cut..last + 1 };
-            files.get_mut(&segment).unwrap()[range.clone()].copy_from_slice(&after[&segment][range.clone()]);
-            let torn = MemoryDisk::with(files);
-            let log = opened(&torn);
-            let found = version(&log.recovered).unwrap();
-            assert!(found == 2 || found == 3, "cut {cut} {front}");
-            assert_eq!(sequences(&log.reader.committed(SequenceNumber(1), 1 << 20).unwrap())[0], 1);
-            let held: Vec<_> =
-                log.recovered.committed.iter().map(|block| &block.bytes).chain(&log.recovered.blocks).collect();
-            assert!(held.contains(&&content(2, 0, 300)), "cut {cut} {front}");
-            if range.is_empty() {
-                assert_eq!(log.recovered.torn, None);
-            }
-            drop(log);
-            // The second start finds what the first one left, and says the same.
-            let again = opened(&torn.crashed());
-            assert_eq!(version(&again.recovered), Some(found), "cut {cut} {front}");
-            assert_eq!(again.recovered.torn, None);
-        }
-    }
-}
-
-#[test]
-fn a_start_that_is_cut_off_at_any_write_can_be_repeated() {
-    let disk = MemoryDisk::default();
-    let mut log = written(&disk, 2, 300);
-    log.writer.append(&[commit(2, 0), block(3, 0, 700), register(3)]).unwrap();
-    let mut files = disk.files();
-    let bytes = files.get_mut(&segment_name(1)).unwrap();
-    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[used - 900] ^= 1; // in the middle of the last group
-    for operations in 0..12 {
-        let torn = MemoryDisk::with(files.clone());
-        torn.fail_after(operations, io::ErrorKind::Other);
-        let first = open(torn.shared(), SETTINGS);
-        let done = first.is_ok();
-        drop(first);
-        let log = opened(&torn.crashed());
-        assert_eq!(version(&log.recovered), Some(3), "after {operations} operations");
-        assert_eq!(sequences(&log.reader.committed(SequenceNumber(1), 1 << 20).unwrap())[..1], [1]);
-        if done {
-            assert!(operations >= 4, "a new segment was made and written");
-        }
-    }
-}
-
-#[test]
-fn a_flipped_byte_is_found_or_does_no_harm() {
-    let disk = MemoryDisk::default();
-    let mut log = written(&disk, 8, 120);
-    log.writer.seal().unwrap();
-    drop(log);
-    let files = disk.files();
-    assert!(files.len() > 2, "more than one segment");
-    let (mut damaged, mut harmless) = (0, 0);
-    for (name, bytes) in files.iter().filter(|(name, _)| name.starts_with("log-")) {
-        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-        for index in 0..=used {
-            let mut files = files.clone();
-            files.get_mut(name).unwrap()[index] ^= 0x40;
-            match open(MemoryDisk::with(files.clone()).shared(), SETTINGS) {
-                Err(StorageError::Corrupt { .. }) => damaged += 1,
-                Err(other) => assert!(index < 512, "{name} {index}: {other}"),
-                Ok(log) => {
-                    // In padding, in one copy of the register, or in the seal itself.
-                    harmless += 1;
-                    assert_eq!(version(&log.recovered), Some(8), "{name} {index}");
-                    assert_eq!(log.reader.committed(SequenceNumber(1), 1 << 20).unwrap().len(), 7, "{name} {index}");
-                    assert_eq!(log.recovered.blocks, [content(8, 0, 120)], "{name} {index}");
-                }
-            }
-        }
-    }
-    assert!(damaged > 2_000 && harmless > 2_000, "{damaged} {harmless}");
-}
-
-#[test]
-fn one_copy_of_the_register_is_enough_even_in_the_last_group() {
-    let disk = MemoryDisk::default();
-    drop(written(&disk, 3, 100));
-    let files = disk.files();
-    let bytes = &files[&segment_name(1)];
-    // The state is 159 equal bytes, found nowhere else: two copies.
-    let state = [3u8; 159];
-    let copies: Vec<usize> = (0..bytes.len() - 159).filter(|at| bytes[*at..at + 159] == state[..]).collect();
-    assert_eq!(copies.len(), 2);
-    assert_ne!(copies[0] / 512, copies[1] / 512, "in two sectors");
-    assert!((copies[0] + 159) / 512 < copies[1] / 512 || copies[0] / 512 < copies[1] / 512);
-    for (first, second) in [(true, false), (false, true), (true, true)] {
-        let mut files = files.clone();
-        let bytes = files.get_mut(&segment_name(1)).unwrap();
-        for (at, broken) in copies.iter().zip([first, second]) {
-            bytes[*at + 80] ^= u8::from(broken);
-        }
-        let log = opened(&MemoryDisk::with(files));
-        let expected = if first && second { 2 } else { 3 };
-        assert_eq!(version(&log.recovered), Some(expected), "{first} {second}");
-        if expected == 3 {
-            assert_eq!(log.recovered.damaged_copies, 1);
-        }
-    }
-}
-
-#[test]
-fn bytes_of_a_client_never_pass_for_a_record() {
-    let disk = MemoryDisk::default();
-    let mut log = written(&disk, 1, 100);
-    let copy = disk.files()[&segment_name(1)].clone();
-    // A block that holds, at every sector, the image of all that the segment holds.
-    log.writer.append(&[block(2, 0, 10)]).unwrap();
-    let forged =
-        Entry::Block { sequence: SequenceNumber(3), hash: digest(3, 0), bytes: copy[512..3000].to_vec().into() };
-    log.writer.append(&[forged, register(9)]).unwrap();
-    drop(log);
-    let mut files = disk.files();
-    let bytes = files.get_mut(&segment_name(1)).unwrap();
-    let needle = copy[512..600].to_vec();
-    let at = (1024..bytes.len()).find(|at| bytes[*at..].starts_with(&needle)).unwrap();
-    bytes[at - HEADER_BYTES - 40] ^= 1; // tears the record that holds the images
-    let log = opened(&MemoryDisk::with(files));
-    assert_eq!(version(&log.recovered), Some(9), "the register's record of the torn group");
-    assert_eq!(log.recovered.blocks, [content(1, 0, 100), content(2, 0, 10)]);
-}
-
-#[test]
-fn a_log_that_is_gone_missing_a_part_or_anothers_is_refused() {
-    let disk = MemoryDisk::default();
-    drop(written(&disk, 40, 700));
-    let refused = |files: Files, owner: Owner| {
-        let settings = LogSettings { owner, ..SETTINGS };
-        open(MemoryDisk::with(files).shared(), settings).unwrap_err().to_string()
-    };
-    let mut none = disk.files();
-    none.retain(|name, _| !name.starts_with("log-"));
-    assert!(refused(none, SETTINGS.owner).contains("could vote against its own votes"));
-    let mut hole = disk.files();
-    hole.remove(&segment_name(2));
-    assert!(refused(hole, SETTINGS.owner).contains("log-00000002 is missing"));
-    let other = Owner { replica: ReplicaId(2), ..SETTINGS.owner };
-    assert!(refused(disk.files(), other).contains("another replica"));
-    let other = Owner { cluster: ClusterId([8; 16]), ..SETTINGS.owner };
-    assert!(refused(disk.files(), other).contains("another cluster"));
-    let mut swapped = disk.files();
-    let second = swapped[&segment_name(2)].clone();
-    swapped.insert(segment_name(3), second);
-    assert!(refused(swapped, SETTINGS.owner).contains("belongs to another"));
-    let mut erased = disk.files();
-    erased.get_mut(&segment_name(1)).unwrap()[2048..4096].fill(0);
-    assert!(refused(erased, SETTINGS.owner).contains("is damaged"), "a page of zeros in the middle");
+fn group(ticket: u64, entries: impl IntoIterator<Item = Entry>, urgent: bool) -> Group {
+    Group { ticket, entries: entries.into_iter().collect(), urgent }
 }
 
 #[test]
 fn a_full_disk_and_a_failed_sync_say_what_to_do_and_end_it() {
     let kinds = [(io::ErrorKind::StorageFull, "is full: free some space"), (io::ErrorKind::Other, "has stopped")];
     for (kind, text) in kinds {
-        let disk = MemoryDisk::default();
-        let log = opened(&disk);
-        disk.fail_after(1, kind); // the write succeeds, its sync fails
+        let fixture = Fixture::new();
+        let log = fixture.failing(1, kind); // the write succeeds, its sync fails
         let (sender, reports) = std::sync::mpsc::channel();
-        let thread = LogThread::start(log, move |report| drop(sender.send(report))).unwrap();
-        thread.append([block(1, 0, 10)], true);
+        let thread = LogThread::start(log.writer, move |report| drop(sender.send(report))).unwrap();
+        thread.append(group(1, [block(1)], true));
         let Report::Failed(error) = reports.recv().unwrap() else { panic!("nothing may be reported durable") };
         assert!(error.to_string().contains(text), "{error}");
-        thread.append([block(2, 0, 10)], true);
+        thread.append(group(2, [block(2)], true));
         drop(thread);
         assert!(reports.recv().is_err(), "after a failure nothing is answered any more");
     }
@@ -458,13 +164,11 @@ fn a_full_disk_and_a_failed_sync_say_what_to_do_and_end_it() {
 
 #[test]
 fn the_thread_answers_in_order_and_seals_at_the_end() {
-    let disk = MemoryDisk::default();
+    let fixture = Fixture::new();
     let (sender, reports) = std::sync::mpsc::channel();
-    let thread = LogThread::start(opened(&disk), move |report| drop(sender.send(report))).unwrap();
+    let thread = LogThread::start(fixture.open().writer, move |report| drop(sender.send(report))).unwrap();
     for sequence in 1..=100 {
-        let ticket =
-            thread.append([block(sequence, 0, 50), register(u8::try_from(sequence).unwrap())], sequence % 3 == 0);
-        assert_eq!(ticket, sequence);
+        thread.append(group(sequence, [block(sequence), register(sequence)], sequence % 3 == 0));
     }
     drop(thread);
     let mut durable = 0;
@@ -474,70 +178,60 @@ fn the_thread_answers_in_order_and_seals_at_the_end() {
         durable = ticket;
     }
     assert_eq!(durable, 100);
-    let log = opened(&disk.crashed());
-    assert_eq!((version(&log.recovered), log.recovered.blocks.len()), (Some(100), 100));
+    let recovered = fixture.open().recovered;
+    assert_eq!((recovered.register.step, recovered.blocks.len(), recovered.lost), (Step(100), 100, None));
 }
 
 #[test]
-fn whoever_has_the_time_writes_what_is_queued_too_and_in_order() {
-    let disk = MemoryDisk::default();
+fn a_caller_with_time_writes_what_is_queued_too_and_in_order() {
+    let fixture = Fixture::new();
     let (sender, reports) = std::sync::mpsc::channel();
-    let thread = LogThread::start(opened(&disk), move |report| drop(sender.send(report))).unwrap();
+    let thread = LogThread::start(fixture.open().writer, move |report| drop(sender.send(report))).unwrap();
     for sequence in 1..=100 {
-        thread.append([register(0)], sequence % 2 == 0);
+        thread.append(group(2 * sequence - 1, [register(2 * sequence - 1)], sequence % 2 == 0));
         let last = 2 * sequence;
-        match thread.write_here(vec![block(sequence, 0, 50), register(u8::try_from(sequence).unwrap())]) {
+        match thread.write_here(group(last, [block(sequence), register(last)], true)) {
             Ok(Report::Durable { ticket, .. }) => assert_eq!(ticket, last, "and so is everything before it"),
             Ok(Report::Failed(error)) => panic!("the disk is fine: {error}"),
             // The thread was faster with what was queued.
-            Err(entries) => assert_eq!(thread.append(entries, true), last),
+            Err(group) => thread.append(group),
         }
     }
     drop(thread);
     for report in reports {
         assert!(matches!(report, Report::Durable { .. }), "{report:?}");
     }
-    let log = opened(&disk.crashed());
-    assert_eq!((version(&log.recovered), log.recovered.blocks.len()), (Some(100), 100));
+    let recovered = fixture.open().recovered;
+    assert_eq!((recovered.register.step, recovered.blocks.len()), (Step(200), 100));
 }
 
 #[test]
 fn after_a_failure_here_nothing_is_written_or_answered_any_more() {
-    let disk = MemoryDisk::default();
+    let fixture = Fixture::new();
     let (sender, reports) = std::sync::mpsc::channel();
-    let log = opened(&disk);
-    disk.fail_after(1, io::ErrorKind::Other);
-    let thread = LogThread::start(log, move |report| drop(sender.send(report))).unwrap();
-    assert!(matches!(thread.write_here(vec![block(1, 0, 10)]), Ok(Report::Failed(_))));
-    let again = thread.write_here(vec![block(2, 0, 10)]).unwrap_err();
-    thread.append(again, true);
+    let log = fixture.failing(1, io::ErrorKind::Other);
+    let thread = LogThread::start(log.writer, move |report| drop(sender.send(report))).unwrap();
+    assert!(matches!(thread.write_here(group(1, [block(1)], true)), Ok(Report::Failed(_))));
+    let again = thread.write_here(group(2, [block(2)], true)).unwrap_err();
+    thread.append(again);
     drop(thread);
     assert!(reports.recv().is_err());
 }
 
 #[test]
-fn what_nobody_waits_for_is_written_all_the_same() {
-    let disk = MemoryDisk::default();
+fn what_nothing_waits_for_is_written_all_the_same() {
+    let fixture = Fixture::new();
     let (sender, reports) = std::sync::mpsc::channel();
-    let thread = LogThread::start(opened(&disk), move |report| drop(sender.send(report))).unwrap();
-    thread.append([commit(1, 0)], false);
+    let thread = LogThread::start(fixture.open().writer, move |report| drop(sender.send(report))).unwrap();
+    thread.append(group(1, [block(1)], false));
     assert!(matches!(reports.recv().unwrap(), Report::Durable { ticket: 1, .. }));
 }
 
 #[test]
-fn a_directory_is_used_by_one_process_and_real_files_work() {
+fn a_directory_is_used_by_one_process_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
     let disk = RealDisk::lock(directory.path()).unwrap();
     assert!(matches!(RealDisk::lock(directory.path()), Err(StorageError::Locked(_))));
-    let mut log = open(Arc::new(disk), SETTINGS).unwrap();
-    for sequence in 1..30 {
-        log.writer.append(&[block(sequence, 0, 700), commit(sequence, 0), register(3)]).unwrap();
-    }
-    drop(log);
-    let log = open(Arc::new(RealDisk::lock(directory.path()).unwrap()), SETTINGS).unwrap();
-    assert_eq!(log.reader.committed(SequenceNumber(1), 1 << 20).unwrap().len(), 29);
-    assert_eq!(version(&log.recovered), Some(3));
-    let mut log = log;
-    log.writer.append(&[block(30, 0, 700), commit(30, 0)]).unwrap();
-    assert_eq!(sequences(&log.reader.committed(SequenceNumber(29), 1 << 20).unwrap()), [29, 30]);
+    drop(disk);
+    RealDisk::lock(directory.path()).unwrap();
 }

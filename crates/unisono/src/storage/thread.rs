@@ -6,15 +6,11 @@
 //! Invariant: whoever takes entries from the queue holds the writer, so entries are written in the order of their
 //! tickets.
 
-use super::recover::Opened;
-use super::write::Writer;
-use super::{Entry, StorageError};
+use super::StorageError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// Counts what was queued, from 1.
-pub type Ticket = u64;
+use unisono_node::log::{Entry, Group, Queue, Ticket, Writer};
 
 /// What the thread has done.
 #[derive(Debug)]
@@ -32,12 +28,6 @@ pub enum Report {
     Failed(StorageError),
 }
 
-/// What nobody waits for is written at the latest after this time.
-const LAZY: Duration = Duration::from_millis(20);
-
-/// A group's entries are taken up to about this size; the rest goes with the next one.
-const GROUP_BYTES_MAX: usize = 32 << 20;
-
 /// The running thread. Dropping it writes what is queued, seals the log and ends it.
 #[derive(Debug)]
 pub struct LogThread {
@@ -46,7 +36,9 @@ pub struct LogThread {
 }
 
 struct Shared {
-    queue: Mutex<Queue>,
+    /// What the queue's times count from.
+    start: Instant,
+    waiting: Mutex<Waiting>,
     wake: Condvar,
     /// `None` once the disk has failed: after a failed sync nobody knows what it holds, and nothing more is written.
     writer: Mutex<Option<Writer>>,
@@ -59,107 +51,80 @@ impl std::fmt::Debug for Shared {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    entries: Vec<Entry>,
-    bytes: usize,
-    /// Of the newest entry.
-    ticket: Ticket,
-    urgent: bool,
-    since: Option<Instant>,
-    /// The thread sleeps until somebody wakes it, not only until what waits is due.
+struct Waiting {
+    queue: Queue,
+    /// The thread sleeps until it is woken, not only until what waits is due.
     idle: bool,
     stop: bool,
 }
 
-impl Queue {
-    fn push(&mut self, entries: impl IntoIterator<Item = Entry>) -> Ticket {
-        for entry in entries {
-            self.bytes += bytes(&entry);
-            self.entries.push(entry);
-        }
-        self.since.get_or_insert_with(Instant::now);
-        self.ticket += 1;
-        self.ticket
-    }
-
-    /// What waits; nothing when somebody else has taken it.
-    fn take(&mut self) -> Option<(Vec<Entry>, Ticket)> {
-        self.since.take()?;
-        self.urgent = false;
-        self.bytes = 0;
-        Some((std::mem::take(&mut self.entries), self.ticket))
-    }
-}
-
 impl LogThread {
-    /// Starts the writer of an opened log.
+    /// Starts the thread of a log's writer.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(opened: Opened, report: impl Fn(Report) + Send + 'static) -> std::io::Result<Self> {
-        let writer = Mutex::new(Some(opened.writer));
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), writer });
+    pub fn start(writer: Writer, report: impl Fn(Report) + Send + 'static) -> std::io::Result<Self> {
+        let writer = Mutex::new(Some(writer));
+        let shared =
+            Arc::new(Shared { start: Instant::now(), waiting: Mutex::default(), wake: Condvar::new(), writer });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("storage".into()).spawn(move || run(&theirs, &report))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Queues entries. Their ticket is reported when they, and all before them, are durable. Somebody waits for urgent
-    /// ones; the others go with the next group.
-    pub fn append(&self, entries: impl IntoIterator<Item = Entry>, urgent: bool) -> Ticket {
-        let mut queue = lock(&self.shared.queue);
-        let ticket = queue.push(entries);
-        let wake = queue.idle || (urgent && !queue.urgent);
-        queue.urgent |= urgent;
-        queue.idle = false;
-        drop(queue);
+    /// Queues a group. Its ticket, or a later one, is reported when its entries and all before them are durable.
+    pub fn append(&self, group: Group) {
+        let mut waiting = lock(&self.shared.waiting);
+        let wake = waiting.idle || (group.urgent && !waiting.queue.is_urgent());
+        waiting.queue.push(group, self.shared.now());
+        waiting.idle = false;
+        drop(waiting);
         if wake {
             self.shared.wake.notify_one();
         }
-        ticket
     }
 
-    /// Writes what is queued and these entries in the calling thread, and reports.
+    /// Writes what is queued and this group in the calling thread, and reports.
     ///
     /// # Errors
-    /// The entries, when the thread is just writing or the disk has failed: they are to be queued.
-    pub fn write_here(&self, entries: Vec<Entry>) -> Result<Report, Vec<Entry>> {
+    /// The group, when the thread is just writing or the disk has failed: it is to be queued.
+    pub fn write_here(&self, group: Group) -> Result<Report, Group> {
         let mut writer = match self.shared.writer.try_lock() {
             Ok(writer) => writer,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(entries),
+            Err(TryLockError::WouldBlock) => return Err(group),
         };
         if writer.is_none() {
-            return Err(entries);
+            return Err(group);
         }
-        let mut queue = lock(&self.shared.queue);
-        queue.push(entries);
-        let (entries, ticket) = queue.take().expect("it was just filled");
-        drop(queue);
+        let mut waiting = lock(&self.shared.waiting);
+        waiting.queue.push(group, self.shared.now());
+        let (entries, ticket) = waiting.queue.take().expect("it was just filled");
+        drop(waiting);
         Ok(write(&mut writer, entries, ticket).expect("it has not failed before"))
     }
 
     /// Bytes that wait to be written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        lock(&self.shared.queue).bytes
+        lock(&self.shared.waiting).queue.bytes()
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
 impl Drop for LogThread {
     fn drop(&mut self) {
-        lock(&self.shared.queue).stop = true;
+        lock(&self.shared.waiting).stop = true;
         self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take() {
             // Its panic was printed where it happened; there is nothing to add to it here.
             drop(thread.join());
         }
-    }
-}
-
-fn bytes(entry: &Entry) -> usize {
-    match entry {
-        Entry::Block { bytes, .. } | Entry::Commit { proof: bytes, .. } | Entry::Register(bytes) => bytes.len(),
     }
 }
 
@@ -170,7 +135,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn run(shared: &Shared, report: &impl Fn(Report)) {
     while wait(shared) {
         let mut writer = lock(&shared.writer);
-        let Some((entries, ticket)) = lock(&shared.queue).take() else { continue };
+        let Some((entries, ticket)) = lock(&shared.waiting).queue.take() else { continue };
         let Some(written) = write(&mut writer, entries, ticket) else { return };
         drop(writer);
         report(written);
@@ -186,7 +151,7 @@ fn write(writer: &mut Option<Writer>, entries: Vec<Entry>, ticket: Ticket) -> Op
     let start = Instant::now();
     let count = entries.len();
     let open = writer.as_mut()?;
-    Some(match groups(entries).try_for_each(|group| open.append(&group)) {
+    Some(match open.write(entries) {
         Ok(()) => Report::Durable { ticket, took: start.elapsed(), entries: count },
         Err(error) => {
             *writer = None;
@@ -197,37 +162,23 @@ fn write(writer: &mut Option<Writer>, entries: Vec<Entry>, ticket: Ticket) -> Op
 
 /// Waits until something is due; false when it is time to end and nothing is left.
 fn wait(shared: &Shared) -> bool {
-    let mut queue = lock(&shared.queue);
+    let mut waiting = lock(&shared.waiting);
     loop {
-        match queue.since {
-            None if queue.stop => return false,
+        match waiting.queue.due() {
+            None if waiting.stop => return false,
             None => {
-                queue.idle = true;
-                queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                queue.idle = false;
+                waiting.idle = true;
+                waiting = shared.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting.idle = false;
             }
-            Some(since) => {
-                let due = since + LAZY;
-                let now = Instant::now();
-                if queue.urgent || queue.stop || due <= now || queue.bytes >= GROUP_BYTES_MAX {
+            Some(due) => {
+                let now = shared.now();
+                if waiting.stop || due <= now {
                     return true;
                 }
-                queue = shared.wake.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0;
+                let rest = Duration::from_micros(due - now);
+                waiting = shared.wake.wait_timeout(waiting, rest).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
-}
-
-/// Cuts at the bound of a group, always keeping the order.
-fn groups(entries: Vec<Entry>) -> impl Iterator<Item = Vec<Entry>> {
-    let mut rest = entries.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let mut group = vec![rest.next()?];
-        let mut size = bytes(&group[0]);
-        while let Some(entry) = rest.next_if(|entry| size + bytes(entry) <= GROUP_BYTES_MAX) {
-            size += bytes(&entry);
-            group.push(entry);
-        }
-        Some(group)
-    })
 }

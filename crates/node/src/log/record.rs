@@ -5,7 +5,7 @@ use bytes::Bytes;
 use unisono_types::{Digest, SequenceNumber};
 
 pub(super) const HEADER_BYTES: usize = 32;
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 pub(super) const MAGIC: u8 = 0xb5;
 const SEGMENT_MAGIC: &[u8; 8] = b"UNISOLOG";
@@ -27,7 +27,8 @@ pub(super) struct Place {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// First of what a process writes: the place of a torn tail that it found and left behind, if any.
+    /// First of what a process writes: which start of the log this is, and the place of a torn tail that it found and
+    /// left behind, if any.
     Start,
     Block,
     Commit,
@@ -157,13 +158,32 @@ pub(super) fn split_register(payload: &Bytes) -> Option<(u64, Bytes)> {
     Some((u64::from_le_bytes(*offset), payload.slice(8..)))
 }
 
-/// Payload of Start: nothing, or where the torn tail begins.
-pub(super) fn encode_cut(cut: Option<Place>) -> Vec<u8> {
-    cut.map_or_else(Vec::new, |cut| [cut.segment.to_le_bytes(), cut.offset.to_le_bytes()].concat())
+/// Payload of Start: the start's generation, and where the torn tail begins if there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Start {
+    pub(super) generation: u64,
+    pub(super) cut: Option<Place>,
 }
 
-pub(super) fn decode_cut(payload: &[u8]) -> Option<Place> {
-    (payload.len() == 16).then(|| Place { segment: u64_at(payload, 0), offset: u64_at(payload, 8) })
+impl Start {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut bytes = self.generation.to_le_bytes().to_vec();
+        if let Some(cut) = self.cut {
+            bytes.extend_from_slice(&cut.segment.to_le_bytes());
+            bytes.extend_from_slice(&cut.offset.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+        let generation = u64::from_le_bytes(*payload.first_chunk()?);
+        let cut = match payload.len() {
+            8 => None,
+            24 => Some(Place { segment: u64_at(payload, 8), offset: u64_at(payload, 16) }),
+            _ => return None,
+        };
+        Some(Self { generation, cut })
+    }
 }
 
 /// Name of segment `number`, from 1.
@@ -177,7 +197,7 @@ pub(super) fn segment_number(name: &str) -> Option<u64> {
 }
 
 /// The first sector of a segment.
-pub(super) fn encode_segment(owner: Owner, number: u64, salt: Salt) -> Vec<u8> {
+pub(super) fn encode_segment(owner: Owner, number: u64, length: u64, salt: Salt) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(usize::try_from(SECTOR_BYTES).expect("512"));
     bytes.extend_from_slice(SEGMENT_MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
@@ -185,6 +205,7 @@ pub(super) fn encode_segment(owner: Owner, number: u64, salt: Salt) -> Vec<u8> {
     bytes.extend_from_slice(&owner.replica.0.to_le_bytes());
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(&salt.0);
+    bytes.extend_from_slice(&length.to_le_bytes());
     let sum = Digest::of("unisono log segment 1", &[&bytes]);
     bytes.extend_from_slice(&sum.0);
     bytes.resize(usize::try_from(SECTOR_BYTES).expect("512"), 0);
@@ -194,7 +215,8 @@ pub(super) fn encode_segment(owner: Owner, number: u64, salt: Salt) -> Vec<u8> {
 /// What a segment's first sector says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SegmentHeader {
-    Good(Salt),
+    /// With the length that its file was made with.
+    Good(Salt, u64),
     Foreign,
     Version(u32),
     Damaged,
@@ -202,7 +224,8 @@ pub(super) enum SegmentHeader {
 
 pub(super) fn decode_segment(bytes: &[u8], owner: Owner, number: u64) -> SegmentHeader {
     const SALT_AT: usize = 38;
-    const SUM_AT: usize = SALT_AT + 32;
+    const LENGTH_AT: usize = SALT_AT + 32;
+    const SUM_AT: usize = LENGTH_AT + 8;
     if bytes.len() < SUM_AT + 32 || bytes[..8] != *SEGMENT_MAGIC {
         return SegmentHeader::Damaged;
     }
@@ -216,5 +239,6 @@ pub(super) fn decode_segment(bytes: &[u8], owner: Owner, number: u64) -> Segment
     {
         return SegmentHeader::Foreign;
     }
-    SegmentHeader::Good(Salt(*bytes[SALT_AT..].first_chunk().expect("the length was checked")))
+    let salt = Salt(*bytes[SALT_AT..].first_chunk().expect("the length was checked"));
+    SegmentHeader::Good(salt, u64_at(bytes, LENGTH_AT))
 }

@@ -2,9 +2,9 @@
 
 use super::disk::{Disk, DiskFile};
 use super::index::Index;
-use super::record::{Kind, Place, Salt, align, encode_cut, encode_segment, put_record, segment_name};
+use super::mark::MarkFile;
+use super::record::{Kind, Place, Salt, Start, align, encode_segment, put_record, segment_name};
 use super::{Entry, LogSettings, SECTOR_BYTES, StorageError};
-use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What readers may look at; moves on after each sync.
@@ -18,7 +18,7 @@ pub(super) struct Durable {
 }
 
 /// The only writer.
-pub(super) struct Writer {
+pub struct Writer {
     disk: Arc<dyn Disk>,
     settings: LogSettings,
     file: Box<dyn DiskFile>,
@@ -32,6 +32,13 @@ pub(super) struct Writer {
     whole: u64,
     pub(super) durable: Arc<Mutex<Durable>>,
     buffer: Vec<u8>,
+    mark: MarkFile,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("segment", &self.segment).field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 /// Where a writer goes on.
@@ -44,7 +51,13 @@ pub(super) struct Resume {
 
 impl Writer {
     /// Goes on in an existing segment.
-    pub(super) fn resume(disk: Arc<dyn Disk>, settings: LogSettings, resume: Resume, durable: Durable) -> Self {
+    pub(super) fn resume(
+        disk: Arc<dyn Disk>,
+        settings: LogSettings,
+        resume: Resume,
+        durable: Durable,
+        mark: MarkFile,
+    ) -> Self {
         let salt = *durable.salts.last().expect("a segment that exists has a salt");
         Self {
             disk,
@@ -57,6 +70,7 @@ impl Writer {
             whole: resume.whole,
             durable: Arc::new(Mutex::new(durable)),
             buffer: Vec::new(),
+            mark,
         }
     }
 
@@ -67,32 +81,59 @@ impl Writer {
         number: u64,
         whole: u64,
         durable: Durable,
+        mark: MarkFile,
     ) -> Result<Self, StorageError> {
         let (file, salt) = create_segment(&*disk, settings, number, settings.segment_bytes)?;
         let mut durable = durable;
         durable.salts.push(salt);
         let at = Place { segment: number, offset: SECTOR_BYTES };
-        Ok(Self::resume(disk, settings, Resume { file, length: settings.segment_bytes, at, whole }, durable))
+        Ok(Self::resume(disk, settings, Resume { file, length: settings.segment_bytes, at, whole }, durable, mark))
     }
 
-    /// The first group of a process.
-    pub(super) fn start(&mut self, cut: Option<Place>, entries: &[Entry]) -> Result<(), StorageError> {
-        self.group(Some((Kind::Start, encode_cut(cut))), entries)
+    /// The first group of a process. The log says which start it is before the mark does.
+    pub(super) fn start(&mut self, start: Start, entries: &[Entry]) -> Result<(), StorageError> {
+        self.group(Some((Kind::Start, start.encode())), entries)?;
+        self.mark.started(start.generation, self.segment)
     }
 
-    /// The last group of a process that ends in order.
-    pub(super) fn seal(&mut self) -> Result<(), StorageError> {
-        self.group(Some((Kind::Seal, Vec::new())), &[])
+    /// The last group of a process that ends in order; from then on the mark says exactly where the register stands.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn seal(&mut self) -> Result<(), StorageError> {
+        self.group(Some((Kind::Seal, Vec::new())), &[])?;
+        self.mark.sealed(self.segment)
     }
 
-    /// Writes and syncs one group.
+    /// Writes and syncs entries, in as many groups as their bytes need, keeping their order.
+    ///
+    /// # Errors
+    /// [`StorageError`]: what of them is durable is not known, and nothing more may be written.
+    pub fn write(&mut self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        groups(entries).try_for_each(|group| self.append(&group))
+    }
+
     pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), StorageError> {
-        if entries.is_empty() { Ok(()) } else { self.group(None, entries) }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        for entry in entries {
+            if let Entry::Register(record) = entry {
+                self.mark.reserve(record.state, self.segment)?;
+            }
+        }
+        self.group(None, entries)?;
+        for entry in entries {
+            if let Entry::Register(record) = entry {
+                self.mark.durable(record.state);
+            }
+        }
+        Ok(())
     }
 
     fn group(&mut self, first: Option<(Kind, Vec<u8>)>, entries: &[Entry]) -> Result<(), StorageError> {
         let register = entries.iter().rev().find_map(|entry| match entry {
-            Entry::Register(state) => Some(state),
+            Entry::Register(record) => Some(record.encode()),
             _ => None,
         });
         let others =
@@ -125,8 +166,8 @@ impl Writer {
                 Entry::Register(_) => {}
             }
         }
-        if let Some(state) = register {
-            self.put_register(&mut buffer, group, state);
+        if let Some(record) = &register {
+            self.put_register(&mut buffer, group, record);
         }
         let path = || self.disk.path(&segment_name(self.segment));
         self.file.write_at(&buffer, self.at).map_err(|error| StorageError::io("writing", &path(), error))?;
@@ -138,9 +179,9 @@ impl Writer {
         Ok(())
     }
 
-    fn put_register(&self, buffer: &mut Vec<u8>, group: u64, state: &Bytes) {
+    fn put_register(&self, buffer: &mut Vec<u8>, group: u64, record: &[u8]) {
         let first_at = self.at + buffer.len() as u64;
-        let payload = [&first_at.to_le_bytes()[..], state];
+        let payload = [&first_at.to_le_bytes()[..], record];
         let place = |offset| Place { segment: self.segment, offset };
         put_record(buffer, &self.salt, place(first_at), (Kind::Register, false, group), &payload);
         let copy_at = align(self.at + buffer.len() as u64);
@@ -171,7 +212,7 @@ impl Writer {
         self.salt = salt;
         self.at = SECTOR_BYTES;
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).salts.push(salt);
-        Ok(())
+        self.mark.grown(number)
     }
 }
 
@@ -195,13 +236,27 @@ fn create_segment(
         let path = disk.path(&name);
         move |error| StorageError::io(operation, &path, error)
     };
-    let mut salt = [0; 32];
-    getrandom::fill(&mut salt).map_err(|error| {
-        StorageError::io("choosing the salt", &disk.path(&name), std::io::Error::other(error.to_string()))
-    })?;
+    let salt = disk.salt().map_err(failed("choosing the salt of"))?;
     let file = disk.create(&name, length).map_err(failed("creating"))?;
-    file.write_at(&encode_segment(settings.owner, number, Salt(salt)), 0).map_err(failed("writing"))?;
+    file.write_at(&encode_segment(settings.owner(), number, length, Salt(salt)), 0).map_err(failed("writing"))?;
     file.sync().map_err(failed("syncing"))?;
     disk.sync_directory().map_err(failed("syncing the directory"))?;
     Ok((file, Salt(salt)))
+}
+
+/// A group's entries are taken up to about this size; the rest goes with the next one.
+const GROUP_BYTES_MAX: usize = 32 << 20;
+
+/// Cuts at the bound of a group, always keeping the order.
+fn groups(entries: Vec<Entry>) -> impl Iterator<Item = Vec<Entry>> {
+    let mut rest = entries.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut group = vec![rest.next()?];
+        let mut size = group[0].bytes();
+        while let Some(entry) = rest.next_if(|entry| size + entry.bytes() <= GROUP_BYTES_MAX) {
+            size += entry.bytes();
+            group.push(entry);
+        }
+        Some(group)
+    })
 }

@@ -8,10 +8,11 @@
 //! ```
 
 use super::disk::Disk;
+use super::mark::{Found, Lost, MarkFile};
 use super::read::LogReader;
 use super::record::{
-    FORMAT, Kind, Place, Salt, SegmentHeader, align, decode_cut, decode_segment, segment_name, segment_number,
-    split_block, split_register,
+    FORMAT, Kind, Place, Salt, SegmentHeader, Start, align, decode_segment, segment_name, segment_number, split_block,
+    split_register,
 };
 use super::scan::{Record, Segment, Walk};
 use super::write::{Durable, Resume, Writer};
@@ -19,6 +20,7 @@ use super::{Entry, LogSettings, SECTOR_BYTES, StorageError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use unisono_trusted::{RegisterRecord, RegisterState};
 use unisono_types::{Digest, SequenceNumber};
 
 /// A log ready for use.
@@ -27,7 +29,8 @@ pub struct Opened {
     pub recovered: Recovered,
     /// Reads what is durable.
     pub reader: LogReader,
-    pub(super) writer: Writer,
+    /// Goes on behind it.
+    pub writer: Writer,
 }
 
 impl std::fmt::Debug for Opened {
@@ -39,8 +42,10 @@ impl std::fmt::Debug for Opened {
 /// What a log held when it was opened.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// The newest state of the vote register.
-    pub register: Option<Bytes>,
+    /// The newest state of the vote register; the first one, if `lost` says so.
+    pub register: RegisterState,
+    /// Why the vote register must not be used any more, if that is so.
+    pub lost: Option<Lost>,
     /// The last block known to be decided, and the proof.
     pub committed: Option<super::CommittedBlock>,
     /// Blocks above it, in the order in which they were written.
@@ -51,58 +56,80 @@ pub struct Recovered {
     pub damaged_copies: u64,
 }
 
-/// Name of an empty file that says that this directory has held a log.
-const USED_MARK: &str = "used";
+/// The two directories of a replica's durable state: that of its log, and that of its register's key, where the mark is.
+#[derive(Clone)]
+pub struct Places {
+    /// Of the log.
+    pub log: Arc<dyn Disk>,
+    /// Of the key.
+    pub key: Arc<dyn Disk>,
+}
 
-/// Opens the log on `disk`, or begins one.
+/// Begins the log of a new replica, with the first record of its vote register, and the mark beside its key.
+///
+/// # Errors
+/// [`StorageError`], also when there is a log or a mark already.
+pub fn create(places: &Places, settings: LogSettings) -> Result<(), StorageError> {
+    let mark = MarkFile::create(&places.key, settings.register)?;
+    let mut writer = Writer::begin(Arc::clone(&places.log), settings, 1, 0, Durable::default(), mark)?;
+    let first = RegisterRecord { id: settings.register, state: RegisterState::default() };
+    writer.start(Start { generation: 0, cut: None }, &[Entry::Register(first)])?;
+    writer.seal()
+}
+
+/// Opens the log of a replica. One that does not fit the mark beside the register's key is opened all the same, and
+/// [`Recovered::lost`] says why the register must stay silent.
 ///
 /// # Errors
 /// [`StorageError`], which says what to do. Nothing was changed then.
-pub fn open(disk: Arc<dyn Disk>, settings: LogSettings) -> Result<Opened, StorageError> {
+pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageError> {
+    let disk = &places.log;
     let names = disk.list().map_err(|error| StorageError::io("listing", &disk.path(""), error))?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
     if let Some(missing) = (1..).zip(&numbers).find_map(|(expected, found)| (expected != *found).then_some(expected)) {
         return Err(StorageError::MissingSegment(disk.path(&segment_name(missing))));
     }
-    let mut scan = Scan::new(Arc::clone(&disk), settings);
+    let mut scan = Scan::new(Arc::clone(disk), settings);
     let segments = scan.headers(&numbers)?;
-    if segments.is_empty() && names.iter().any(|name| name == USED_MARK) {
-        return Err(StorageError::Gone(disk.path("")));
-    }
+    let newest_segment = segments.last().map_or(0, |(segment, _)| segment.number);
     let tail = scan.walk(segments)?;
+    let register = scan.register()?;
+    let found = Found { generation: scan.generation, register, segment: newest_segment };
+    let mut mark = MarkFile::open(&places.key, settings.register)?;
+    let lost = mark.lost().or_else(|| (settings.judge)(mark.mark(), &found));
+    if let Some(lost) = lost {
+        mark.lose(lost)?;
+    }
+    let generation = mark.next_generation(scan.generation);
     let mut durable = scan.durable();
-    let resumed = match &tail {
+    let mut writer = match &tail {
         Tail::Whole { at, whole, last: Some((file_length, number)) } if at.offset + SECTOR_BYTES <= *file_length => {
             let name = segment_name(*number);
             let file = disk.open(&name).map_err(|error| StorageError::io("opening", &disk.path(&name), error))?;
             let resume = Resume { file, length: *file_length, at: *at, whole: *whole };
-            Writer::resume(Arc::clone(&disk), settings, resume, std::mem::take(&mut durable))
+            Writer::resume(Arc::clone(disk), settings, resume, std::mem::take(&mut durable), mark)
         }
         Tail::Whole { whole, last, .. } => {
             let number = last.map_or(1, |(_, number)| number + 1);
             scan.clear_unborn(number)?;
-            Writer::begin(Arc::clone(&disk), settings, number, *whole, std::mem::take(&mut durable))?
+            Writer::begin(Arc::clone(disk), settings, number, *whole, std::mem::take(&mut durable), mark)?
         }
         Tail::Torn { newest_group, next_segment, .. } => {
             scan.clear_unborn(*next_segment)?;
-            Writer::begin(Arc::clone(&disk), settings, *next_segment, *newest_group, std::mem::take(&mut durable))?
+            Writer::begin(Arc::clone(disk), settings, *next_segment, *newest_group, std::mem::take(&mut durable), mark)?
         }
     };
-    let mut writer = resumed;
-    let (cut, salvaged) = match tail {
+    let (cut, mut first) = match tail {
         Tail::Whole { .. } => (None, Vec::new()),
         Tail::Torn { cut, salvaged, .. } => (Some(cut), salvaged),
     };
-    let mut first = salvaged;
-    first.extend(scan.register.clone().map(Entry::Register));
-    writer.start(cut, &first)?;
-    if !names.iter().any(|name| name == USED_MARK) {
-        let marked = disk.create(USED_MARK, 1).and_then(|_| disk.sync_directory());
-        marked.map_err(|error| StorageError::io("creating", &disk.path(USED_MARK), error))?;
-    }
-    let reader = LogReader { disk, durable: Arc::clone(&writer.durable), parent: settings.parent };
-    let recovered = scan.recovered(&reader, cut)?;
+    first.extend(register.map(|state| Entry::Register(RegisterRecord { id: settings.register, state })));
+    writer.start(Start { generation, cut }, &first)?;
+    let reader = LogReader { disk: Arc::clone(disk), durable: Arc::clone(&writer.durable), parent: settings.parent };
+    let mut recovered = scan.recovered(&reader, cut)?;
+    recovered.register = register.unwrap_or_default();
+    recovered.lost = lost;
     Ok(Opened { recovered, reader, writer })
 }
 
@@ -125,6 +152,8 @@ struct Scan {
     salts: Vec<Salt>,
     index: super::index::Index,
     register: Option<Bytes>,
+    /// Of the newest start.
+    generation: Option<u64>,
     committed: Option<(SequenceNumber, Digest)>,
     committed_at: Option<(Place, Bytes)>,
     /// Places of blocks above the committed one, in the order in which they were written.
@@ -142,11 +171,21 @@ impl Scan {
             salts: Vec::new(),
             index: super::index::Index::default(),
             register: None,
+            generation: None,
             committed: None,
             committed_at: None,
             blocks: BTreeMap::new(),
             damaged_copies: 0,
             unborn: None,
+        }
+    }
+
+    /// The newest record of the register, as one of this register.
+    fn register(&self) -> Result<Option<RegisterState>, StorageError> {
+        let Some(record) = &self.register else { return Ok(None) };
+        match RegisterRecord::newest(&self.settings.register, [&record[..]]) {
+            Some(state) => Ok(Some(state)),
+            None => Err(StorageError::ForeignRegister(self.disk.path(""))),
         }
     }
 
@@ -173,8 +212,12 @@ impl Scan {
             let mut bytes = vec![0; usize::try_from(SECTOR_BYTES).expect("512")];
             let read = file.read_at(&mut bytes, 0).map_err(&failed)?;
             let path = || self.disk.path(&segment_name(*number));
-            match decode_segment(&bytes[..read], self.settings.owner, *number) {
-                SegmentHeader::Good(salt) => {
+            match decode_segment(&bytes[..read], self.settings.owner(), *number) {
+                SegmentHeader::Good(_, made) if length < made => {
+                    let place = Place { segment: *number, offset: length };
+                    return Err(self.corrupt(place, "the file is shorter than it was made"));
+                }
+                SegmentHeader::Good(salt, _) => {
                     self.salts.push(salt);
                     segments.push((Segment::new(file, *number, salt, length), length));
                 }
@@ -215,8 +258,9 @@ impl Scan {
             let failed = self.failed("reading", number);
             let first = segment.record_at(SECTOR_BYTES).map_err(&failed)?;
             let start = first.as_ref().filter(|record| record.header.kind == Kind::Start);
+            let said = start.and_then(|record| Start::decode(&record.payload));
             if let Some((cut, newest, salvaged)) = torn.take() {
-                match start.and_then(|record| decode_cut(&record.payload)) {
+                match said.and_then(|said| said.cut) {
                     Some(named) if named == cut && start.is_some_and(|record| record.header.group > whole) => {}
                     None if first.is_none() && self.nothing_in(&mut segment)? => {
                         // Made by a start that ended before it wrote: its Start will be written now.
@@ -293,7 +337,11 @@ impl Scan {
 
     fn see(&mut self, record: &Record) {
         match record.header.kind {
-            Kind::Start | Kind::Seal => {}
+            Kind::Seal => {}
+            Kind::Start => {
+                let said = Start::decode(&record.payload).map(|start| start.generation);
+                self.generation = self.generation.max(said);
+            }
             Kind::Register | Kind::RegisterCopy => {
                 self.register =
                     split_register(&record.payload).map(|(_, state)| state).or_else(|| self.register.take());
@@ -327,7 +375,8 @@ impl Scan {
         };
         let blocks = self.blocks.keys().map(|place| read(*place)).collect::<Result<_, _>>()?;
         let torn = cut.map(|cut| format!("{} at byte {}", self.disk.path(&segment_name(cut.segment)), cut.offset));
-        Ok(Recovered { register: self.register, committed, blocks, torn, damaged_copies: self.damaged_copies })
+        let damaged_copies = self.damaged_copies;
+        Ok(Recovered { committed, blocks, torn, damaged_copies, ..Recovered::default() })
     }
 }
 
