@@ -103,7 +103,13 @@ impl Checker {
     /// Decisions committed so far.
     #[must_use]
     pub fn decisions(&self) -> u64 {
-        self.commits.last_key_value().map_or(0, |(sequence, _)| sequence.0)
+        self.decided().0
+    }
+
+    /// The newest decision of a correct replica.
+    #[must_use]
+    pub fn decided(&self) -> SequenceNumber {
+        self.commits.last_key_value().map_or(SequenceNumber(0), |(sequence, _)| *sequence)
     }
 
     /// Items of the order by kind.

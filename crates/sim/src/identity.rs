@@ -19,6 +19,8 @@ pub struct Identities {
     pub clients: Vec<Signer>,
     /// The administrator's key.
     pub administrator: Signer,
+    /// What keyed tags have in common; `None` with real Ed25519.
+    pub universe: Option<u64>,
 }
 
 /// Client keys in a configuration: as many as a simulation may have clients.
@@ -66,13 +68,21 @@ impl Identities {
         };
         let membership = Membership::new(configuration).expect("members are numbered and keys are distinct");
         let verifier = if plan.ed25519 { Verifier::ed25519() } else { Verifier::keyed(plan.seed) };
+        let universe = (!plan.ed25519).then_some(plan.seed);
         let register = |index: usize| {
             let signer = register_keys[index].clone();
             let (replica, key) = (ReplicaId(index as u16), signer.public_key());
             (RegisterId { cluster, group: 0, replica, incarnation: Incarnation(0), key }, signer)
         };
         let registers = (0..plan.replicas).map(register).collect();
-        Self { context: VerifyContext { cluster, verifier, membership }, hosts, registers, clients, administrator }
+        Self {
+            context: VerifyContext { cluster, verifier, membership },
+            hosts,
+            registers,
+            clients,
+            administrator,
+            universe,
+        }
     }
 
     /// The membership.

@@ -4,6 +4,7 @@
 //! faults of one kind often hide those of another. A plan is data: it can be printed, changed by hand and run again.
 
 use crate::Random;
+use crate::lies::{Bend, Flood};
 use unisono_consensus::aphousia::planted::Planted as PlantedRule;
 use unisono_scheduler::uds::Planted as PlantedSchedule;
 use unisono_scheduler::{Order, Parameters};
@@ -249,6 +250,82 @@ pub struct LiarPlan {
     pub wrong_replies: u64,
     /// Says of the outside what it did not say.
     pub misquotes: u64,
+    /// Its cores take what the register refuses as granted, and are made anew when they have lost the thread: it goes
+    /// on voting, leading and lying from a position of trust for the whole run.
+    pub keeps_seat: bool,
+    /// How often it strikes by itself, in microseconds.
+    pub interval: u64,
+    /// Certifies something else than its core asks for.
+    pub bends: u64,
+    /// In which ways, as a set of bits over [`Bend::ALL`].
+    pub bend_kinds: u64,
+    /// Votes for something that nobody has before it leaves a view.
+    pub hides: u64,
+    /// Shows the certificate of a block of its own to a peer, and not the block.
+    pub withholds: u64,
+    /// Ignores this client: what it says itself, and what others forward of it.
+    pub censors: Option<usize>,
+    /// Ignores frames of any client: what is left is proposed, so that it leads, a little.
+    pub ignores: u64,
+    /// Says everything so much later, in order: up to just below a time-out.
+    pub drags: u64,
+    /// How it feeds who asks for blocks.
+    pub feeds: Feeding,
+    /// What it floods its peers with, and how many messages each time it strikes.
+    pub floods: Option<(Flood, u64)>,
+    /// Its clock is now here, now there, at the edges of what others tolerate.
+    pub pushes_time: bool,
+    /// Wishes for every next view, and its links go down and up.
+    pub deposes: bool,
+}
+
+/// How a liar feeds who asks it for blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Feeding {
+    /// As its core does.
+    #[default]
+    Honest,
+    /// So late that the question is almost given up.
+    Late,
+    /// With what is true and old, again and again.
+    Stale,
+    /// With signatures and certificates that do not hold, under hashes that do.
+    Tampered,
+    /// Not at all, and it claims to be far ahead.
+    Starving,
+}
+
+impl LiarPlan {
+    /// The bends that it knows.
+    #[must_use]
+    pub fn bends(&self) -> Vec<Bend> {
+        let known = |(index, bend): (usize, Bend)| (self.bend_kinds & (1 << index) != 0).then_some(bend);
+        Bend::ALL.into_iter().enumerate().filter_map(known).collect()
+    }
+
+    /// The strategies that it follows, by name.
+    #[must_use]
+    pub fn strategies(&self) -> Vec<&'static str> {
+        let feeding = match self.feeds {
+            Feeding::Honest => None,
+            Feeding::Late => Some("feeds-late"),
+            Feeding::Stale => Some("feeds-stale"),
+            Feeding::Tampered => Some("accuses"),
+            Feeding::Starving => Some("starves"),
+        };
+        let named = [
+            (self.bends > 0, "bends"),
+            (self.hides > 0, "hides"),
+            (self.withholds > 0, "withholds"),
+            (self.censors.is_some(), "censors"),
+            (self.ignores > 0, "ignores"),
+            (self.drags > 0, "drags"),
+            (self.floods.is_some(), "floods"),
+            (self.pushes_time, "pushes-time"),
+            (self.deposes, "deposes"),
+        ];
+        named.into_iter().filter_map(|(follows, name)| follows.then_some(name)).chain(feeding).collect()
+    }
 }
 
 impl Plan {
@@ -283,6 +360,14 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
+        let mut plan = Self::wide(seed);
+        plan.harden(&mut Random::new(seed ^ 0x6861_7264));
+        plan
+    }
+
+    /// The plan that a seed had before liars kept their seats: what failed then is run as it was.
+    #[must_use]
+    pub fn wide(seed: u64) -> Self {
         let mut plan = Self::narrow(seed);
         plan.extend(&mut Random::new(seed ^ 0x6561_7665_7279));
         plan
@@ -320,6 +405,14 @@ impl Plan {
         self.administrator = r.pick(&[None, Some(20 * MILLISECOND), Some(300 * MILLISECOND)]);
         for liar in &mut self.liars {
             liar.misquotes = if r.chance(700) { r.between(1, 1_000) } else { 0 };
+        }
+    }
+
+    /// Liars that are dangerous, drawn apart once more.
+    fn harden(&mut self, r: &mut Random) {
+        let clients = self.linear_clients + self.busy_clients;
+        for liar in &mut self.liars {
+            harden(r, liar, clients);
         }
     }
 
@@ -396,8 +489,36 @@ fn liar(r: &mut Random, replica: usize) -> LiarPlan {
         forges: habit(r, 500),
         abuses_register: habit(r, 30),
         wrong_replies: habit(r, 1_000),
-        misquotes: 0,
+        ..LiarPlan::default()
     }
+}
+
+/// Strategies on top of its habits; each by chance, most liars with one to three of them.
+fn harden(r: &mut Random, liar: &mut LiarPlan, clients: usize) {
+    liar.keeps_seat = true;
+    liar.interval = r.pick(&[5, 10, 20, 50]) * MILLISECOND;
+    // Who never speaks is tried in every other plan; here it speaks.
+    liar.silent = liar.silent.min(100);
+    let sometimes = |r: &mut Random, limit: u64| if r.chance(250) { r.between(1, limit) } else { 0 };
+    liar.bends = if r.chance(400) { r.pick(&[20, 100, 400, 1_000]) } else { 0 };
+    liar.bend_kinds = r.next_u64() & r.next_u64() | 1 << r.index(Bend::ALL.len());
+    liar.hides = sometimes(r, 1_000);
+    liar.withholds = sometimes(r, 1_000);
+    liar.censors = r.chance(150).then(|| r.index(clients));
+    liar.ignores = if r.chance(150) { r.between(500, 990) } else { 0 };
+    liar.drags = if r.chance(200) { r.between(10, 140) * MILLISECOND } else { 0 };
+    liar.feeds = r.pick(&[
+        Feeding::Honest,
+        Feeding::Honest,
+        Feeding::Honest,
+        Feeding::Late,
+        Feeding::Stale,
+        Feeding::Tampered,
+        Feeding::Starving,
+    ]);
+    liar.floods = r.chance(250).then(|| (r.pick(&Flood::ALL), r.pick(&[1, 2, 5])));
+    liar.pushes_time = r.chance(200);
+    liar.deposes = r.chance(150);
 }
 
 fn faults(r: &mut Random, plan: &Plan) -> Vec<(u64, Fault)> {

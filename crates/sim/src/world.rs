@@ -15,6 +15,7 @@
 mod effects;
 mod event;
 mod faults;
+mod lies;
 
 use self::event::{Event, Scheduled};
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Progress};
@@ -62,6 +63,8 @@ pub struct World {
     healed: bool,
     /// Healing, or the newest request behind it.
     awaited_since: u64,
+    /// When a correct replica last decided something new.
+    decided_at: u64,
     effects: Vec<Effect>,
     actor_effects: Vec<ActorEffect>,
 }
@@ -83,6 +86,10 @@ struct Host {
     paused: bool,
     backlog: Vec<Event>,
     liar: Option<Liar>,
+    /// When its register last signed something that a liar asked for.
+    spoke: u64,
+    /// When its cores were made.
+    seated: u64,
     /// Outside calls that it asked and was not answered, with the life in which it did.
     asked: BTreeMap<CallId, u64>,
 }
@@ -131,6 +138,7 @@ impl World {
             trace,
             healed: false,
             awaited_since: 0,
+            decided_at: 0,
             effects: Vec::new(),
             actor_effects: Vec::new(),
             random,
@@ -143,6 +151,11 @@ impl World {
         }
         for replica in 0..world.hosts.len() {
             world.start(replica);
+        }
+        for replica in 0..world.hosts.len() {
+            if world.keeps_seat(replica) {
+                world.schedule(0, Event::Act { replica });
+            }
         }
         for actor in parts.actors {
             let clock = draw_clock(&world.plan, &mut world.random);
@@ -188,6 +201,7 @@ impl World {
         counts.marks = self.checker.marks() as u64;
         counts.ordered = self.checker.kinds().clone();
         counts.view_changes = self.correct().map(|replica| self.progress(replica).view.0).max().map_or(0, u64::from);
+        (counts.liars, counts.liars_active) = self.liars();
         counts.faults.loss = self.network.lost;
         counts.faults.duplication = self.network.doubled;
         counts
@@ -348,6 +362,7 @@ impl World {
                 self.begin(&fault);
             }
             Event::End(fault) => self.end(&fault),
+            Event::Act { replica } => self.act(replica),
         }
     }
 
@@ -365,7 +380,7 @@ impl World {
                 !host.up || host.life != *life
             }
             Event::ClientTimer { client, setting } => self.actors[*client].timer != *setting,
-            Event::ClientLink { .. } => false,
+            Event::ClientLink { .. } | Event::Act { .. } => false,
             Event::Begin(_) | Event::End(_) => self.healed,
         }
     }
@@ -389,6 +404,7 @@ impl World {
             Event::ClientLink { client, replica, up } => (8, *client, (*replica as u64) << 1 | u64::from(*up)),
             Event::Begin(index) => (9, *index, 0),
             Event::End(_) => (10, 0, 0),
+            Event::Act { replica } => (11, *replica, 0),
         };
         self.trace.number(kind << 48 | (who as u64) << 32 | what);
         if self.trace.prints() {
@@ -399,6 +415,9 @@ impl World {
     fn deliver(&mut self, replica: usize, from: usize, life: u64, bytes: Bytes) {
         let replicas = self.hosts.len();
         let now = self.now;
+        if self.is_ignored(replica, from >= replicas, &bytes) {
+            return;
+        }
         let core = match &mut self.hosts[replica].liar {
             Some(liar) => {
                 if from < replicas {
@@ -476,6 +495,8 @@ impl Host {
             paused: false,
             backlog: Vec::new(),
             liar,
+            spoke: 0,
+            seated: 0,
             asked: BTreeMap::new(),
         }
     }

@@ -11,6 +11,7 @@ use unisono_types::{Bytes, CallId, ReplicaId};
 
 impl World {
     pub(super) fn effect(&mut self, replica: usize, core: usize, effect: Effect) {
+        let Some(effect) = self.bend_effect(replica, core, effect) else { return };
         match effect {
             Effect::Send { to, bytes } => self.send(replica, core, usize::from(to.0), bytes),
             Effect::Reply { connection, bytes } => self.reply(replica, core, connection, bytes),
@@ -39,6 +40,11 @@ impl World {
                 match &observation {
                     Observation::Rejected(_) => self.counts.rejected += 1,
                     Observation::Suspected { .. } => self.counts.suspected += 1,
+                    Observation::Committed { sequence, .. }
+                        if *sequence > self.checker.decided() && self.hosts[replica].liar.is_none() =>
+                    {
+                        self.decided_at = self.now;
+                    }
                     _ => {}
                 }
                 if self.hosts[replica].liar.is_none() {
@@ -59,11 +65,13 @@ impl World {
         if liar.core_for(now, to) == core {
             self.counts.faults.byzantine += 1;
             liar.remember(&bytes);
-            let factory = &self.factory;
-            let said =
-                liar.say(now, to, bytes.clone(), |random| factory.forge(ReplicaId(replica as u16), &bytes, random));
-            for said in said {
-                self.transmit(now + said.delay, replica, said.to, said.bytes);
+            for (bytes, later) in self.prepare(&mut liar, to, bytes) {
+                let factory = &self.factory;
+                let said =
+                    liar.say(now, to, bytes.clone(), |random| factory.forge(ReplicaId(replica as u16), &bytes, random));
+                for said in said {
+                    self.transmit(now + later + said.delay, replica, said.to, said.bytes);
+                }
             }
             self.abuse_register(replica, &mut liar);
         }
@@ -76,10 +84,14 @@ impl World {
         let register = &mut self.hosts[replica].register;
         let signed = match liar.abuse(view, step) {
             Some(RegisterCall::Certify(view, step, hash)) => register.certify(view, step, hash).map(Abuse::Vote),
+            // A register that runs ahead of the views takes part in none of them: who keeps its seat does not.
+            Some(RegisterCall::Advance(_)) if liar.plan().keeps_seat => return,
             Some(RegisterCall::Advance(view)) => register.advance(view).map(Abuse::Departure),
             None => return,
         };
         let Ok(signed) = signed else { return };
+        self.hosts[replica].spoke = self.now;
+        let register = &self.hosts[replica].register;
         let state = register.state();
         self.write(replica, usize::MAX, Entry::Register(state), Promise::Answered(RegisterAnswer::Refused));
         for bytes in self.factory.show(ReplicaId(replica as u16), &signed, liar.random()) {

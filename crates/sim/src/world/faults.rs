@@ -20,7 +20,11 @@ impl World {
         host.steps_pending = [false; 2];
         host.clock = Clock::starting_at(self.now, life_start, drift, skew);
         let (id, signer) = host.identity.clone();
-        host.register = match host.disk.register() {
+        host.seated = self.now;
+        let kept = host.life > 1 && host.liar.as_ref().is_some_and(|liar| liar.plan().keeps_seat);
+        // A liar's register is a machine of its own, which forgets nothing.
+        let kept = kept.then(|| host.register.state());
+        host.register = match kept.or_else(|| host.disk.register()) {
             Some(state) => Register::restore(id, signer, state),
             None => Register::new(id, signer),
         };
