@@ -176,6 +176,17 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// Bytes that somebody sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Peer { bytes, .. } | Self::Client { bytes, .. } => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What a replica wants.
 #[derive(Clone, Debug)]
 pub enum Effect {
@@ -292,6 +303,8 @@ pub enum Observation {
         /// For a Tick, with this time.
         tick: Option<Timestamp>,
     },
+    /// An entry with this agreed time was given to execution.
+    Timed(Timestamp),
     /// It found itself faulty.
     Halted(String),
     /// It did not let something in.

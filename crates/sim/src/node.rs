@@ -400,6 +400,9 @@ impl<A: Algorithm> Node<A> {
             let (session, number, operation) = (*session, *number, digest_of_operation(operation));
             effects.push(Effect::Observe(Observation::Requested { session, number, operation }));
         }
+        if let Work::Request { timestamp, .. } | Work::Tick(timestamp) = &work {
+            effects.push(Effect::Observe(Observation::Timed(*timestamp)));
+        }
         self.executor.submit(work);
     }
 

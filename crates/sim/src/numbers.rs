@@ -212,6 +212,7 @@ impl<A: Algorithm> Numbers<A> {
         let whole = (decision.sequence, decision.hash, decision.timestamp, frames);
         let digest = Digest::of("simulated decision", &[&encode(&whole)]);
         effects.push(Effect::Observe(Observation::Ordered { kind: "decision", digest }));
+        effects.push(Effect::Observe(Observation::Timed(decision.timestamp)));
         for frame in &decision.frames {
             let FrameBody::Requests { session, requests, .. } = frame.body() else { continue };
             if self.ordered.contains_key(&frame.id()) {

@@ -41,8 +41,44 @@ pub struct Counts {
     pub bends: BTreeMap<&'static str, u64>,
     /// What else liars did.
     pub lies: LieCounts,
+    /// Slowness, size and time.
+    pub stress: StressCounts,
     /// Faults.
     pub faults: FaultCounts,
+}
+
+/// Slowness, size and time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct StressCounts {
+    /// Events that waited for a replica that was at work.
+    pub queued_events: u64,
+    /// Messages that waited for a link.
+    pub queued_messages: u64,
+    /// Messages that found no room in front of a link.
+    pub overflowed_messages: u64,
+    /// Jumps of wall clocks, back ones counted too.
+    pub clock_jumps: u64,
+    /// Seconds of virtual time in which every message took seconds.
+    pub slow_network_seconds: u64,
+    /// Large operations that were answered.
+    pub large_operations: u64,
+    /// Their bytes.
+    pub large_bytes: u64,
+    /// Sessions that ended because agreed time had moved on.
+    pub sessions_ended: u64,
+}
+
+impl StressCounts {
+    fn add(&mut self, other: &Self) {
+        self.queued_events += other.queued_events;
+        self.queued_messages += other.queued_messages;
+        self.overflowed_messages += other.overflowed_messages;
+        self.clock_jumps += other.clock_jumps;
+        self.slow_network_seconds += other.slow_network_seconds;
+        self.large_operations += other.large_operations;
+        self.large_bytes += other.large_bytes;
+        self.sessions_ended += other.sessions_ended;
+    }
 }
 
 /// What liars did, beyond bending what their cores say.
@@ -194,6 +230,8 @@ pub struct Report {
     pub bends: BTreeMap<&'static str, u64>,
     /// What else liars did.
     pub lies: LieCounts,
+    /// Slowness, size and time.
+    pub stress: StressCounts,
     /// Faults.
     pub faults: FaultCounts,
     /// Which seeds.
@@ -221,6 +259,7 @@ impl Report {
         self.liars_active += counts.liars_active;
         add(&mut self.bends, &counts.bends);
         self.lies.add(&counts.lies);
+        self.stress.add(&counts.stress);
         self.faults.loss += faults.loss;
         self.faults.duplication += faults.duplication;
         self.faults.partition += faults.partition;

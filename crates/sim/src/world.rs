@@ -16,13 +16,16 @@ mod effects;
 mod event;
 mod faults;
 mod lies;
+mod stress;
 
 use self::event::{Event, Scheduled};
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Progress};
 use crate::{Checker, Clock, Counts, Disk, Liar, Network, Plan, Property, Random, Trace};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use unisono_trusted::Register;
 use unisono_types::{Bytes, CallId, RegisterId, ReplicaId, Signer};
 
@@ -65,6 +68,14 @@ pub struct World {
     awaited_since: u64,
     /// When a correct replica last decided something new.
     decided_at: u64,
+    /// Agreed time, as far as a correct replica has executed it.
+    agreed: u64,
+    /// The greatest that a correct clock ever read, before it was set.
+    greatest_clock: u64,
+    /// Who sent what is handled just now, if that is a replica.
+    speaker: Option<usize>,
+    /// Signatures checked so far.
+    checked: Arc<AtomicU64>,
     effects: Vec<Effect>,
     actor_effects: Vec<ActorEffect>,
 }
@@ -90,6 +101,16 @@ struct Host {
     spoke: u64,
     /// When its cores were made.
     seated: u64,
+    /// How far its wall clock has jumped.
+    jumped: i64,
+    /// Until when it works on what it was given.
+    busy_until: u64,
+    /// Nanoseconds of work below a microsecond.
+    rest_of_work: u64,
+    /// What waits until then.
+    inbox: VecDeque<Event>,
+    /// A [`Event::Free`] is scheduled.
+    waking: bool,
     /// Outside calls that it asked and was not answered, with the life in which it did.
     asked: BTreeMap<CallId, u64>,
 }
@@ -110,6 +131,8 @@ pub struct Parts {
     pub registers: Vec<(RegisterId, Signer)>,
     /// The clients.
     pub actors: Vec<Box<dyn Actor>>,
+    /// Counts the signatures that anybody checks.
+    pub checked: Arc<AtomicU64>,
 }
 
 impl World {
@@ -139,11 +162,18 @@ impl World {
             healed: false,
             awaited_since: 0,
             decided_at: 0,
+            agreed: 0,
+            greatest_clock: 0,
+            speaker: None,
+            checked: parts.checked,
             effects: Vec::new(),
             actor_effects: Vec::new(),
             random,
             plan,
         };
+        for replica in 0..world.plan.replicas {
+            world.network.limit(replica, world.plan.speed.bandwidth(replica));
+        }
         for (index, (at, _)) in world.plan.faults.iter().enumerate() {
             let number = world.scheduled;
             world.scheduled += 1;
@@ -204,6 +234,8 @@ impl World {
         (counts.liars, counts.liars_active) = self.liars();
         counts.faults.loss = self.network.lost;
         counts.faults.duplication = self.network.doubled;
+        counts.stress.queued_messages = self.network.queued;
+        counts.stress.overflowed_messages = self.network.overflowed;
         counts
     }
 
@@ -232,13 +264,14 @@ impl World {
             self.client_input(client, ActorInput::Finish);
         }
         while self.checker.violation().is_none() && !self.is_settled() {
-            if self.now >= self.awaited_since + LIVENESS_LIMIT {
+            if self.now >= self.awaited_since + self.plan.liveness_limit() {
                 let text = self.unfinished();
                 self.checker.report(Property::Liveness, text);
                 break;
             }
             self.run_until(self.now + WATCH_INTERVAL);
         }
+        self.check_agreed_time_follows();
         let correct: Vec<usize> = self.correct().collect();
         self.checker.finish(&correct);
     }
@@ -300,7 +333,7 @@ impl World {
         });
         format!(
             "not done within {} s of a healed world; {}; {}",
-            LIVENESS_LIMIT / 1_000_000,
+            self.plan.liveness_limit() / 1_000_000,
             waiting.join(", "),
             heights.collect::<Vec<_>>().join(", ")
         )
@@ -321,9 +354,21 @@ impl World {
                 host.backlog.push(event);
                 return;
             }
+            if host.busy_until > at || !host.inbox.is_empty() {
+                self.enqueue(replica, event);
+                return;
+            }
         }
+        self.happen(event);
+    }
+
+    fn happen(&mut self, event: Event) {
+        let at = self.now;
         if self.is_stale(&event) {
             return;
+        }
+        if let Event::Free { replica } = event {
+            return self.work_off(replica);
         }
         self.order += 1;
         self.trace.number(at);
@@ -363,6 +408,7 @@ impl World {
             }
             Event::End(fault) => self.end(&fault),
             Event::Act { replica } => self.act(replica),
+            Event::Free { .. } => {}
         }
     }
 
@@ -380,7 +426,7 @@ impl World {
                 !host.up || host.life != *life
             }
             Event::ClientTimer { client, setting } => self.actors[*client].timer != *setting,
-            Event::ClientLink { .. } | Event::Act { .. } => false,
+            Event::ClientLink { .. } | Event::Act { .. } | Event::Free { .. } => false,
             Event::Begin(_) | Event::End(_) => self.healed,
         }
     }
@@ -405,6 +451,7 @@ impl World {
             Event::Begin(index) => (9, *index, 0),
             Event::End(_) => (10, 0, 0),
             Event::Act { replica } => (11, *replica, 0),
+            Event::Free { replica } => (12, *replica, 0),
         };
         self.trace.number(kind << 48 | (who as u64) << 32 | what);
         if self.trace.prints() {
@@ -431,7 +478,9 @@ impl World {
             Some(client) => Input::Client { client, connection: connection(client, life), bytes },
             None => Input::Peer { from: ReplicaId(from as u16), bytes },
         };
+        self.speaker = (from < replicas).then_some(from);
         self.input(replica, core, input);
+        self.speaker = None;
     }
 
     fn input(&mut self, replica: usize, core: usize, input: Input) {
@@ -441,7 +490,12 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         let time = host.clock.read(now);
         if host.liar.is_none() {
+            let (bytes, before) = (input.bytes(), self.checked.load(Ordering::Relaxed));
             running.handle(time, input, &mut effects);
+            let signatures = self.checked.load(Ordering::Relaxed) - before;
+            let cost = self.plan.speed.cost(replica, signatures, bytes) + host.rest_of_work;
+            host.busy_until = host.busy_until.max(now) + cost / 1_000;
+            host.rest_of_work = cost % 1_000;
         } else {
             // What a liar does to its own core (votes behind its back) may break promises inside it: then it is silent.
             let outcome = catch_unwind(AssertUnwindSafe(|| running.handle(time, input, &mut effects)));
@@ -497,6 +551,11 @@ impl Host {
             liar,
             spoke: 0,
             seated: 0,
+            jumped: 0,
+            busy_until: 0,
+            rest_of_work: 0,
+            inbox: VecDeque::new(),
+            waking: false,
             asked: BTreeMap::new(),
         }
     }

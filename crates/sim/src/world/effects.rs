@@ -38,8 +38,19 @@ impl World {
             Effect::Observe(observation) => {
                 self.trace.line(self.now, || format!("replica {replica}: {observation:?}"));
                 match &observation {
-                    Observation::Rejected(_) => self.counts.rejected += 1,
-                    Observation::Suspected { .. } => self.counts.suspected += 1,
+                    Observation::Rejected(reason) => {
+                        self.counts.rejected += 1;
+                        if let Some(speaker) = self.speaker {
+                            self.accuse(replica, speaker, &reason.to_string());
+                        }
+                    }
+                    Observation::Suspected { peer, reason } => {
+                        self.counts.suspected += 1;
+                        self.accuse(replica, usize::from(peer.0), reason);
+                    }
+                    Observation::Timed(timestamp) if self.hosts[replica].liar.is_none() => {
+                        self.note_agreed_time(replica, *timestamp);
+                    }
                     Observation::Committed { sequence, .. }
                         if *sequence > self.checker.decided() && self.hosts[replica].liar.is_none() =>
                     {
@@ -60,7 +71,7 @@ impl World {
             return;
         }
         let Some(mut liar) = self.hosts[replica].liar.take() else {
-            return self.transmit(now, replica, to, bytes);
+            return self.transmit(self.leaves_at(replica), replica, to, bytes);
         };
         if liar.core_for(now, to) == core {
             self.counts.faults.byzantine += 1;
@@ -107,7 +118,7 @@ impl World {
         let (client, life) = ((connection >> 32) as usize, connection & u64::from(u32::MAX));
         let node = self.hosts.len() + client;
         let mut bytes = bytes;
-        let now = self.now;
+        let (now, leaves) = (self.now, self.leaves_at(replica));
         if let Some(liar) = &mut self.hosts[replica].liar {
             if liar.core_for(now, node) != core {
                 return;
@@ -117,13 +128,16 @@ impl World {
                 bytes = wrong;
             }
         }
-        for at in self.network.route(now, replica, node, &mut self.random).into_iter().flatten() {
+        for at in self.network.carry(leaves, replica, node, bytes.len(), &mut self.random).into_iter().flatten() {
             self.schedule(at, Event::ToClient { client, from: replica, life, bytes: bytes.clone() });
         }
     }
 
     pub(super) fn transmit(&mut self, at: u64, from: usize, to: usize, bytes: Bytes) {
-        let copies = self.network.route(at, from, to, &mut self.random);
+        if !self.fits(from, to, bytes.len()) {
+            return;
+        }
+        let copies = self.network.carry(at, from, to, bytes.len(), &mut self.random);
         for at in copies.into_iter().flatten() {
             self.schedule(at, Event::ToReplica { replica: to, from, life: 0, bytes: bytes.clone() });
         }
@@ -248,7 +262,7 @@ impl World {
             ActorEffect::Send { to, bytes } => {
                 let (node, life) = (self.hosts.len() + client, self.actors[client].life);
                 let to = usize::from(to.0);
-                for at in self.network.route(self.now, node, to, &mut self.random).into_iter().flatten() {
+                for at in self.network.carry(self.now, node, to, bytes.len(), &mut self.random).into_iter().flatten() {
                     self.schedule(at, Event::ToReplica { replica: to, from: node, life, bytes: bytes.clone() });
                 }
             }

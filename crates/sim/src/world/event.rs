@@ -80,6 +80,10 @@ pub(super) enum Event {
     Act {
         replica: usize,
     },
+    /// A replica has done what it was given.
+    Free {
+        replica: usize,
+    },
 }
 
 impl Event {
@@ -116,6 +120,7 @@ impl Event {
             Self::ClientTimer { client, .. } => format!("client {client}: timer"),
             Self::ClientLink { client, replica, up } => format!("client {client}: link to replica {replica} up: {up}"),
             Self::Begin(_) | Self::End(_) => "the plan goes on".into(),
+            Self::Free { replica } => format!("replica {replica} is free"),
             Self::Act { replica } => format!("liar {replica} strikes"),
         }
     }

@@ -188,7 +188,8 @@ impl World {
             self.depose(replica, &mut liar);
             if liar.plan().pushes_time && liar.random().chance(20) {
                 let skew = liar.random().pick(&PUSHES);
-                self.hosts[replica].clock.set_skew(skew);
+                let host = &mut self.hosts[replica];
+                host.clock.set_skew(skew + host.jumped);
                 self.counts.lies.pushes += 1;
             }
         }
