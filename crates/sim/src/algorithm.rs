@@ -1,8 +1,11 @@
 //! Agreement algorithms that the simulator can run: how each is made from a disk, and how a liar lies in it.
 
+use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Abuse, Disk, Identities, Planted, Random};
 use unisono_consensus::{Consensus, Decision};
-use unisono_types::{Bytes, Digest, Membership, Message as _, ReplicaId, SequenceNumber, Signer, VerifyContext};
+use unisono_types::{
+    Bytes, Digest, Membership, Message as _, PublicKey, ReplicaId, SequenceNumber, Signer, VerifyContext,
+};
 
 /// One algorithm.
 pub trait Algorithm: Consensus + Sized + 'static {
@@ -32,6 +35,44 @@ pub trait Algorithm: Consensus + Sized + 'static {
 
     /// Messages that show what a liar had its register sign.
     fn show(identities: &Identities, liar: ReplicaId, signed: &Abuse, random: &mut Random) -> Vec<Bytes>;
+
+    /// See [`crate::Factory::kind`].
+    #[must_use]
+    fn kind(bytes: &Bytes) -> Kind {
+        let _ = bytes;
+        Kind::Other
+    }
+
+    /// See [`crate::Factory::bend`].
+    fn bend(
+        identities: &Identities,
+        liar: ReplicaId,
+        block: &Bytes,
+        bend: Bend,
+        hearsay: &mut Hearsay<'_>,
+    ) -> Option<Bent> {
+        let _ = (identities, liar, block, bend, hearsay);
+        None
+    }
+
+    /// See [`crate::Factory::tamper`].
+    fn tamper(identities: &Identities, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+        let _ = (identities, bytes, random);
+        None
+    }
+
+    /// See [`crate::Factory::flood`].
+    fn flood(identities: &Identities, liar: ReplicaId, flood: Flood, hearsay: &mut Hearsay<'_>) -> Option<Bytes> {
+        let _ = (identities, liar, flood, hearsay);
+        None
+    }
+
+    /// Whether a message brings frames signed with this key.
+    #[must_use]
+    fn mentions(identities: &Identities, bytes: &Bytes, key: &PublicKey) -> bool {
+        let _ = (identities, bytes, key);
+        false
+    }
 
     /// The hash of the block before, from a block's bytes as its log holds them.
     fn parent(block: &Bytes) -> Option<Digest>;

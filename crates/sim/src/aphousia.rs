@@ -10,6 +10,9 @@
 //! Everything forged is well-formed and, where the liar's own keys suffice, correctly signed: it gets through the
 //! gate and meets the protocol's rules.
 
+mod lies;
+
+use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Abuse, Algorithm, Disk, Identities, Planted, Random};
 use unisono_consensus::Record;
 use unisono_consensus::aphousia::{
@@ -17,8 +20,8 @@ use unisono_consensus::aphousia::{
     inline_digest, planted::Planted as PlantedRule,
 };
 use unisono_types::{
-    Bytes, Digest, Frame, Membership, Message as _, ReplicaId, SequenceNumber, Signed, Signer, Step, Timestamp, View,
-    Wish, decode, encode,
+    Bytes, Digest, Frame, Membership, Message as _, PublicKey, ReplicaId, SequenceNumber, Signed, Signer, Step,
+    Timestamp, View, Wish, decode, encode,
 };
 
 /// Rules that a plan can ask for.
@@ -60,6 +63,32 @@ impl<R: Variant> Algorithm for Instance<R> {
         let (length, rest) = block.split_first_chunk::<4>()?;
         let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
         decode::<Header>(header, header.len()).ok().map(|header| header.parent)
+    }
+
+    fn kind(bytes: &Bytes) -> Kind {
+        lies::kind(bytes)
+    }
+
+    fn bend(
+        identities: &Identities,
+        liar: ReplicaId,
+        block: &Bytes,
+        bend: Bend,
+        hearsay: &mut Hearsay<'_>,
+    ) -> Option<Bent> {
+        lies::bend(identities, liar, block, bend, hearsay)
+    }
+
+    fn tamper(identities: &Identities, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+        lies::tamper(identities, bytes, random)
+    }
+
+    fn flood(identities: &Identities, liar: ReplicaId, flood: Flood, hearsay: &mut Hearsay<'_>) -> Option<Bytes> {
+        lies::flood(identities, liar, flood, hearsay)
+    }
+
+    fn mentions(identities: &Identities, bytes: &Bytes, key: &PublicKey) -> bool {
+        lies::mentions(identities, bytes, key)
     }
 
     fn forge(identities: &Identities, liar: ReplicaId, bytes: &Bytes, random: &mut Random) -> Vec<Bytes> {

@@ -33,6 +33,12 @@ pub enum Property {
     Liveness,
     /// A correct replica took itself for faulty.
     NoFalseHalt,
+    /// Agreed time left the clocks of correct replicas behind, or stayed behind them.
+    AgreedTime,
+    /// A correct replica was refused or suspected by another one: it passed on what it had not verified.
+    NoFalseAccusation,
+    /// A correct replica sent what no link takes.
+    MessageLimits,
     /// The code broke a promise of its own.
     NoPanic,
 }
@@ -103,7 +109,13 @@ impl Checker {
     /// Decisions committed so far.
     #[must_use]
     pub fn decisions(&self) -> u64 {
-        self.commits.last_key_value().map_or(0, |(sequence, _)| sequence.0)
+        self.decided().0
+    }
+
+    /// The newest decision of a correct replica.
+    #[must_use]
+    pub fn decided(&self) -> SequenceNumber {
+        self.commits.last_key_value().map_or(SequenceNumber(0), |(sequence, _)| *sequence)
     }
 
     /// Items of the order by kind.
@@ -171,7 +183,9 @@ impl Checker {
             Observation::Halted(reason) => {
                 self.report(Property::NoFalseHalt, format!("replica {replica}, which is correct, stopped: {reason}"));
             }
-            Observation::Starved { .. } | Observation::Rejected(_) | Observation::Suspected { .. } => {}
+            // The world looks at these: it knows the clocks, and who is correct.
+            Observation::Timed(_) | Observation::Rejected(_) | Observation::Suspected { .. } => {}
+            Observation::Starved { .. } => {}
         }
     }
 

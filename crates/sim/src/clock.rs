@@ -40,7 +40,7 @@ impl Clock {
     #[must_use]
     pub fn read(&self, now: u64) -> Time {
         let elapsed = self.elapsed(now);
-        Time { monotonic: self.start + elapsed, wall: (BEGINNING + elapsed as i64 + self.skew) as u64 }
+        Time { monotonic: self.start + elapsed, wall: (BEGINNING + elapsed as i64 + self.skew).max(0) as u64 }
     }
 
     /// The first virtual time at which the monotonic clock reads at least `monotonic`.
@@ -58,6 +58,11 @@ impl Clock {
     /// Somebody sets the wall clock: it is now `skew` ahead.
     pub const fn set_skew(&mut self, skew: i64) {
         self.skew = skew;
+    }
+
+    /// The wall clock jumps by so much.
+    pub const fn shift(&mut self, by: i64) {
+        self.skew += by;
     }
 
     fn elapsed(&self, now: u64) -> u64 {
@@ -88,5 +93,7 @@ mod tests {
         clock.set_skew(-3_000_000);
         let after = clock.read(1_000_000);
         assert_eq!((before.monotonic, before.wall - 3_000_000), (after.monotonic, after.wall));
+        clock.shift(4_000_000);
+        assert_eq!(clock.read(1_000_000).wall, before.wall + 1_000_000);
     }
 }

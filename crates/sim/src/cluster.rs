@@ -46,7 +46,8 @@ impl<S: Service> Cluster<S> {
     pub fn new(plan: Plan) -> Self {
         let identities = Identities::new(&plan);
         let factory = Box::new(ReplicaFactory::<S, Aphousia>::new(identities.clone(), &plan));
-        let parts = Parts { factory, registers: identities.registers.clone(), actors: Vec::new() };
+        let checked = identities.checked.clone();
+        let parts = Parts { factory, registers: identities.registers.clone(), actors: Vec::new(), checked };
         let random = Random::new(plan.seed ^ 0xc1e4);
         let world = World::new(plan, parts, Trace::new(false));
         Self { world, identities, random, clients: Vec::new(), service: PhantomData }

@@ -4,6 +4,7 @@
 //! and disk; an [`Actor`] for one client's process. Messages cross as encoded bytes, so that every codec and every
 //! signature check is exercised, and an algorithm that the simulator has never heard of can run in it.
 
+use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Disk, Property, Random};
 use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer};
 use unisono_types::{
@@ -41,6 +42,36 @@ pub trait Factory {
     fn submission(&self, liar: ReplicaId, call: &CallId, answer: CallAnswer) -> Option<Bytes> {
         let _ = (liar, call, answer);
         None
+    }
+
+    /// What a message between replicas is about.
+    fn kind(&self, bytes: &Bytes) -> Kind {
+        let _ = bytes;
+        Kind::Other
+    }
+
+    /// What a liar certifies in place of `block`, as its log holds it.
+    fn bend(&self, liar: ReplicaId, block: &Bytes, bend: Bend, hearsay: &mut Hearsay<'_>) -> Option<Bent> {
+        let _ = (liar, block, bend, hearsay);
+        None
+    }
+
+    /// The same message with signatures and certificates in it that a receiver should not take on trust.
+    fn tamper(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+        let _ = (bytes, random);
+        None
+    }
+
+    /// One message of a flood.
+    fn flood(&self, liar: ReplicaId, flood: Flood, hearsay: &mut Hearsay<'_>) -> Option<Bytes> {
+        let _ = (liar, flood, hearsay);
+        None
+    }
+
+    /// Whether a message, from a client or from a peer, brings frames of this client.
+    fn mentions(&self, bytes: &Bytes, client: usize) -> bool {
+        let _ = (bytes, client);
+        false
     }
 
     /// A wrong answer to a client in place of this one.
@@ -143,6 +174,17 @@ pub enum Input {
         /// Proof of the last one.
         proof: Bytes,
     },
+}
+
+impl Input {
+    /// Bytes that somebody sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Peer { bytes, .. } | Self::Client { bytes, .. } => bytes.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// What a replica wants.
@@ -261,6 +303,8 @@ pub enum Observation {
         /// For a Tick, with this time.
         tick: Option<Timestamp>,
     },
+    /// An entry with this agreed time was given to execution.
+    Timed(Timestamp),
     /// It found itself faulty.
     Halted(String),
     /// It did not let something in.

@@ -27,6 +27,10 @@ pub type Recorded = linear::Operation<StoreOperation, StoreAnswer>;
 pub struct History {
     operations: Vec<Recorded>,
     uses: BTreeMap<&'static str, u64>,
+    /// Large operations that were answered, and their bytes.
+    pub(crate) large: (u64, u64),
+    /// Sessions that agreed time passed by.
+    pub(crate) sessions_ended: u64,
 }
 
 impl History {
@@ -77,6 +81,9 @@ const BUSY_MAX: usize = 12;
 /// How many of 1 000 operations are of those that were thought of later.
 const MORE_PERMILLE: u64 = 300;
 
+/// How many of 1 000 operations of a busy customer are large, until it has asked for as many as it shall.
+const LARGE_PERMILLE: u64 = 40;
+
 /// A client's process.
 pub struct Customer {
     identities: Identities,
@@ -95,6 +102,11 @@ pub struct Customer {
     written: u64,
     next_at: u64,
     client_at: u64,
+    /// Large operations still to be asked for, and the greatest size.
+    large: (u64, usize),
+    /// Agreed time may pass a session by.
+    sessions_may_end: bool,
+    after_calm: bool,
     /// Reads for the end of the history.
     last_words: Vec<StoreOperation>,
     finishing: bool,
@@ -127,6 +139,9 @@ impl Customer {
             written: 0,
             next_at: 0,
             client_at: u64::MAX,
+            large: (if manner == Manner::Busy { plan.large } else { 0 }, plan.limits.operation_bytes as usize),
+            sessions_may_end: plan.sessions_may_end(),
+            after_calm: plan.after_calm,
             last_words: Vec::new(),
             finishing: false,
         }
@@ -168,6 +183,12 @@ impl Customer {
         let Some(session) = self.session else { return };
         let outcome = match outcome {
             Ok(outcome) => outcome,
+            Err(InvokeError::SessionLost) if self.sessions_may_end => {
+                // Whether it ran is not known; another session will be opened.
+                self.history.borrow_mut().sessions_ended += 1;
+                self.waiting.remove(&number);
+                return;
+            }
             Err(error) => {
                 // Nobody closes sessions here, none idles for an hour, and nobody asks for too much.
                 let text = format!("client {}: {session:?} {number:?}: {error}", self.number);
@@ -204,6 +225,10 @@ impl Customer {
             _ => {}
         }
         let history = &mut *self.history.borrow_mut();
+        if let StoreOperation::Carry(bytes) = &operation {
+            history.large.0 += 1;
+            history.large.1 += bytes.len() as u64;
+        }
         for name in operation.uses(&answer) {
             *history.uses.entry(name).or_default() += 1;
         }
@@ -233,6 +258,10 @@ impl Customer {
             return self.last_words.pop();
         }
         let random = &mut self.random;
+        if self.large.0 > 0 && random.chance(LARGE_PERMILLE) {
+            self.large.0 -= 1;
+            return Some(StoreOperation::draw_large(random, self.large.1));
+        }
         let more = self.everything && random.chance(MORE_PERMILLE);
         Some(match self.manner {
             Manner::Linear => {
@@ -308,6 +337,11 @@ impl Actor for Customer {
                 self.finishing = true;
                 if self.number == 0 && self.manner == Manner::Linear {
                     self.last_words = StoreOperation::reads();
+                } else if self.after_calm {
+                    self.last_words = vec![match self.manner {
+                        Manner::Linear => StoreOperation::Sum(0),
+                        Manner::Busy => StoreOperation::Tally(0),
+                    }];
                 }
             }
         }

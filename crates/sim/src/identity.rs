@@ -1,8 +1,10 @@
 //! Keys and membership of a simulated cluster: all from one number, keyed tags or real Ed25519.
 
 use crate::Plan;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use unisono_types::{
-    ClusterId, Configuration, Epoch, Incarnation, Limits, Member, Membership, PublicKey, RegisterId, ReplicaId, Signer,
+    ClusterId, Configuration, Epoch, Incarnation, Member, Membership, PublicKey, RegisterId, ReplicaId, Signer,
     Verifier, VerifyContext,
 };
 
@@ -19,6 +21,10 @@ pub struct Identities {
     pub clients: Vec<Signer>,
     /// The administrator's key.
     pub administrator: Signer,
+    /// What keyed tags have in common; `None` with real Ed25519.
+    pub universe: Option<u64>,
+    /// Signatures checked so far by anybody, with keyed tags.
+    pub checked: Arc<AtomicU64>,
 }
 
 /// Client keys in a configuration: as many as a simulation may have clients.
@@ -62,17 +68,28 @@ impl Identities {
             admin_key: administrator.public_key(),
             algorithm: "aphousia".into(),
             rotation: plan.rotation,
-            limits: Limits::default(),
+            limits: plan.limits,
         };
         let membership = Membership::new(configuration).expect("members are numbered and keys are distinct");
-        let verifier = if plan.ed25519 { Verifier::ed25519() } else { Verifier::keyed(plan.seed) };
+        let checked = Arc::new(AtomicU64::new(0));
+        let verifier =
+            if plan.ed25519 { Verifier::ed25519() } else { Verifier::counting(plan.seed, Arc::clone(&checked)) };
+        let universe = (!plan.ed25519).then_some(plan.seed);
         let register = |index: usize| {
             let signer = register_keys[index].clone();
             let (replica, key) = (ReplicaId(index as u16), signer.public_key());
             (RegisterId { cluster, group: 0, replica, incarnation: Incarnation(0), key }, signer)
         };
         let registers = (0..plan.replicas).map(register).collect();
-        Self { context: VerifyContext { cluster, verifier, membership }, hosts, registers, clients, administrator }
+        Self {
+            context: VerifyContext { cluster, verifier, membership },
+            hosts,
+            registers,
+            clients,
+            administrator,
+            universe,
+            checked,
+        }
     }
 
     /// The membership.

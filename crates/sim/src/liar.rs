@@ -12,7 +12,10 @@
 //!
 //! It never stops lying: what is demanded after healing is demanded with it.
 
+use crate::lies::{Bend, Kind};
+use crate::plan::Feeding;
 use crate::{LiarPlan, Random, plan::SECOND};
+use std::collections::{BTreeMap, VecDeque};
 use unisono_types::{Bytes, Digest, RegisterView, Step};
 
 /// Messages that a liar remembers.
@@ -24,6 +27,12 @@ const DIVISION_LENGTH: u64 = SECOND / 2;
 /// How long a liar that is slow lets others wait, at the most.
 const LATENESS_MAX: u64 = 2 * SECOND;
 
+/// Blocks of its log that a liar remembers by name.
+const BLOCKS_MAX: usize = 32;
+
+/// How late a liar answers who must catch up: just before the question is put to another peer.
+const FEEDING_DELAY: u64 = 90_000;
+
 /// The mind of one Byzantine replica.
 #[derive(Debug)]
 pub struct Liar {
@@ -31,6 +40,10 @@ pub struct Liar {
     random: Random,
     memory: Vec<Bytes>,
     silent_until: Vec<u64>,
+    blocks: BTreeMap<Digest, Bytes>,
+    block_order: VecDeque<Digest>,
+    /// Answers that it gave to laggards, to be given again.
+    meals: VecDeque<Bytes>,
 }
 
 /// One thing a liar says.
@@ -57,7 +70,21 @@ impl Liar {
     /// A liar among `replicas`.
     #[must_use]
     pub fn new(plan: LiarPlan, replicas: usize, random: Random) -> Self {
-        Self { plan, random, memory: Vec::new(), silent_until: vec![0; replicas] }
+        Self {
+            plan,
+            random,
+            memory: Vec::new(),
+            silent_until: vec![0; replicas],
+            blocks: BTreeMap::new(),
+            block_order: VecDeque::new(),
+            meals: VecDeque::new(),
+        }
+    }
+
+    /// What was drawn for it.
+    #[must_use]
+    pub const fn plan(&self) -> &LiarPlan {
+        &self.plan
     }
 
     /// How many cores it runs.
@@ -84,6 +111,81 @@ impl Liar {
             let place = self.random.index(MEMORY_MAX);
             self.memory[place] = bytes.clone();
         }
+    }
+
+    /// A core writes a block to the log.
+    pub fn notice_block(&mut self, hash: Digest, bytes: &Bytes) {
+        if self.blocks.insert(hash, bytes.clone()).is_none() {
+            self.block_order.push_back(hash);
+            if self.block_order.len() > BLOCKS_MAX
+                && let Some(oldest) = self.block_order.pop_front()
+            {
+                self.blocks.remove(&oldest);
+            }
+        }
+    }
+
+    /// A block that it remembers.
+    #[must_use]
+    pub fn block(&self, hash: &Digest) -> Option<Bytes> {
+        self.blocks.get(hash).cloned()
+    }
+
+    /// The newest block that it remembers.
+    #[must_use]
+    pub fn newest_block(&self) -> Option<Bytes> {
+        self.block_order.back().and_then(|hash| self.block(hash))
+    }
+
+    /// How it bends what it certifies this time, if it does.
+    pub fn bends(&mut self) -> Option<Bend> {
+        let bends = self.random.chance(self.plan.bends);
+        let known = self.plan.bends();
+        (bends && !known.is_empty()).then(|| self.random.pick(&known))
+    }
+
+    /// Whether it votes for something that nobody has before it leaves a view.
+    pub fn hides(&mut self) -> bool {
+        self.random.chance(self.plan.hides)
+    }
+
+    /// Whether a peer is not shown this block. One block is kept from the same peers each time.
+    #[must_use]
+    pub fn withholds(&self, bytes: &Bytes, to: usize) -> bool {
+        let end = bytes.last_chunk::<8>().map_or(0, |end| u64::from_le_bytes(*end));
+        let seed = end ^ (bytes.len() as u64) << 40 ^ (to as u64) << 56 ^ self.plan.replica as u64;
+        self.plan.withholds > 0 && Random::new(seed).chance(self.plan.withholds)
+    }
+
+    /// Whether it does not let a client's message in; `mentions` says whether it brings something of a client.
+    pub fn ignores(&mut self, from_client: bool, kind: Kind, mentions: impl Fn(usize) -> bool) -> bool {
+        let brings = from_client || kind == Kind::Frames;
+        brings
+            && (self.plan.censors.is_some_and(mentions)
+                || (self.plan.ignores > 0 && self.random.chance(self.plan.ignores)))
+    }
+
+    /// What it says to who must catch up, in place of this; `tamper` makes something that does not hold of it.
+    pub fn feed(&mut self, bytes: Bytes, tamper: impl FnOnce(&mut Random) -> Option<Bytes>) -> Vec<(Bytes, u64)> {
+        match self.plan.feeds {
+            Feeding::Honest => vec![(bytes, 0)],
+            Feeding::Late => vec![(bytes, FEEDING_DELAY)],
+            Feeding::Stale => {
+                self.meals.push_back(bytes.clone());
+                if self.meals.len() > 16 {
+                    self.meals.pop_front();
+                }
+                let old = self.random.index(self.meals.len());
+                vec![(self.meals[old].clone(), 0), (self.meals[old].clone(), FEEDING_DELAY / 2)]
+            }
+            Feeding::Tampered => vec![(tamper(&mut self.random).unwrap_or(bytes), 0)],
+            Feeding::Starving => Vec::new(),
+        }
+    }
+
+    /// Something that it remembers.
+    pub fn memory(&mut self) -> Option<Bytes> {
+        (!self.memory.is_empty()).then(|| self.memory[self.random.index(self.memory.len())].clone())
     }
 
     /// What it says in place of `bytes` to replica `to`; `forge` makes other claims of them.
@@ -114,7 +216,7 @@ impl Liar {
             let old = self.memory[random.index(self.memory.len())].clone();
             said.push(Said { to, bytes: old, delay: random.below(SECOND) });
         }
-        let delay = if random.chance(self.plan.slow) { random.below(LATENESS_MAX) } else { 0 };
+        let delay = if random.chance(self.plan.slow) { random.below(LATENESS_MAX) } else { 0 } + self.plan.drags;
         let bytes = if random.chance(self.plan.corrupts) { corrupted(&bytes, random) } else { bytes };
         said.push(Said { to, bytes, delay });
         said.retain(|said| said.to != self.plan.replica);

@@ -11,6 +11,9 @@ pub type Node = usize;
 /// At most 64 machines, so that one word says whom a machine cannot reach.
 pub const NODES_MAX: usize = 64;
 
+/// Bytes that wait in front of one link, as in the real host: more is dropped.
+const QUEUE_BYTES_MAX: u64 = 64 << 20;
+
 /// All links of a cluster.
 #[derive(Debug)]
 pub struct Network {
@@ -20,6 +23,12 @@ pub struct Network {
     clogged_until: Vec<u64>,
     newest_arrival: Vec<u64>,
     slow: Vec<u64>,
+    /// How much longer everything takes.
+    slow_everywhere: u64,
+    /// Bytes that a machine's links carry in a millisecond; 0: as many as there are.
+    bandwidth: Vec<u64>,
+    /// When a link has sent what it was given.
+    sent: Vec<u64>,
     healed: bool,
     /// Messages lost by chance.
     pub lost: u64,
@@ -27,6 +36,10 @@ pub struct Network {
     pub doubled: u64,
     /// Messages that ran into a partition.
     pub cut_off: u64,
+    /// Messages that waited for those before them to be sent.
+    pub queued: u64,
+    /// Messages that found no room in a link's queue.
+    pub overflowed: u64,
 }
 
 impl Network {
@@ -44,10 +57,15 @@ impl Network {
             clogged_until: vec![0; nodes * nodes],
             newest_arrival: vec![0; nodes * nodes],
             slow: vec![0; nodes],
+            slow_everywhere: 0,
+            bandwidth: vec![0; nodes],
+            sent: vec![0; nodes * nodes],
             healed: false,
             lost: 0,
             doubled: 0,
             cut_off: 0,
+            queued: 0,
+            overflowed: 0,
         }
     }
 
@@ -64,13 +82,43 @@ impl Network {
         };
         self.clogged_until = widen(&self.clogged_until);
         self.newest_arrival = widen(&self.newest_arrival);
+        self.sent = widen(&self.sent);
         self.cut.push(0);
         self.slow.push(0);
+        self.bandwidth.push(0);
         self.nodes = new;
         old
     }
 
-    /// When the copies of a message sent now arrive: none, one or two of them.
+    /// From now on the links of `node` carry so many bytes in a millisecond; 0: as many as there are.
+    pub fn limit(&mut self, node: Node, bytes_per_millisecond: u64) {
+        self.bandwidth[node] = bytes_per_millisecond;
+    }
+
+    /// When the copies of a message of so many bytes sent now arrive: none, one or two of them.
+    pub fn carry(&mut self, now: u64, from: Node, to: Node, bytes: usize, random: &mut Random) -> [Option<u64>; 2] {
+        match self.send(now, from, to, bytes) {
+            Some(sent) => self.route(sent, from, to, random),
+            None => [None; 2],
+        }
+    }
+
+    /// When the last byte is on its way; nothing if the queue is full.
+    fn send(&mut self, now: u64, from: Node, to: Node, bytes: usize) -> Option<u64> {
+        let narrow = [self.bandwidth[from], self.bandwidth[to]].into_iter().filter(|limit| *limit > 0).min();
+        let Some(narrow) = narrow else { return Some(now) };
+        let sent = &mut self.sent[from * self.nodes + to];
+        let waits = sent.saturating_sub(now);
+        if waits * narrow / 1_000 > QUEUE_BYTES_MAX {
+            self.overflowed += 1;
+            return None;
+        }
+        self.queued += u64::from(waits > 0);
+        *sent = now + waits + bytes as u64 * 1_000 / narrow;
+        Some(*sent)
+    }
+
+    /// When the copies of a message that is on its way now arrive: none, one or two of them.
     pub fn route(&mut self, now: u64, from: Node, to: Node, random: &mut Random) -> [Option<u64>; 2] {
         if self.cut[from] & (1 << to) != 0 {
             self.cut_off += 1;
@@ -92,6 +140,7 @@ impl Network {
         let link = from * self.nodes + to;
         let plan = &self.plan;
         let mut delay = random.between(plan.delay_min, plan.delay_max) + self.slow[from] + self.slow[to];
+        delay += self.slow_everywhere;
         if !self.healed && random.chance(plan.straggler_permille) {
             delay += random.below(plan.straggler_delay);
         }
@@ -134,12 +183,18 @@ impl Network {
         self.slow[node] = delay;
     }
 
+    /// Everything takes this much longer.
+    pub const fn slow_everything_down(&mut self, delay: u64) {
+        self.slow_everywhere = delay;
+    }
+
     /// From now on nothing is lost, doubled, parted, clogged or late.
     pub fn heal(&mut self) {
         self.healed = true;
         self.join_all();
         self.clogged_until.fill(0);
         self.slow.fill(0);
+        self.slow_everywhere = 0;
     }
 }
 
@@ -193,6 +248,21 @@ mod tests {
             assert!(at >= last && at >= 40_000);
             last = at;
         }
+    }
+
+    #[test]
+    fn a_narrow_link_sends_one_message_after_the_other_and_drops_what_it_cannot_queue() {
+        let mut random = Random::new(3);
+        let mut network = Network::new(NetworkPlan { delay_min: 7, delay_max: 7, ..NetworkPlan::calm() }, 2);
+        network.limit(1, 100);
+        let arrival =
+            |network: &mut Network, random: &mut Random, from, to, bytes| network.carry(0, from, to, bytes, random)[0];
+        assert_eq!(arrival(&mut network, &mut random, 0, 1, 1_000), Some(10_007));
+        assert_eq!(arrival(&mut network, &mut random, 0, 1, 100), Some(11_007), "behind the one before");
+        assert_eq!(arrival(&mut network, &mut random, 1, 0, 100), Some(1_007), "the other direction is another link");
+        assert!(arrival(&mut network, &mut random, 0, 1, 65 << 20).is_some(), "what is alone is taken");
+        assert_eq!(arrival(&mut network, &mut random, 0, 1, 1), None);
+        assert_eq!((network.queued, network.overflowed), (2, 1));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! here.
 
 use crate::core::{Abuse, Core, Effect, Factory, Input, Observation, Progress};
+use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Algorithm, Disk, Identities, Plan, Planted, Random, Schedule};
 use std::marker::PhantomData;
 use unisono_consensus::{Decision, Record};
@@ -105,6 +106,30 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
         let body = FrameBody::Called { call: call.clone(), answer };
         let frame = Frame::sign(self.identities.context.cluster, signer, body);
         Some(encoded(&PeerMessage::<A::Message>::Submission(frame)))
+    }
+
+    fn kind(&self, bytes: &Bytes) -> Kind {
+        if bytes.first() == Some(&0) { A::kind(&bytes.slice(1..)) } else { Kind::Other }
+    }
+
+    fn bend(&self, liar: ReplicaId, block: &Bytes, bend: Bend, hearsay: &mut Hearsay<'_>) -> Option<Bent> {
+        let Bent { view, step, hash, show } = A::bend(&self.identities, liar, block, bend, hearsay)?;
+        let show = Box::new(|certificate| show(certificate).iter().map(within).collect());
+        Some(Bent { view, step, hash, show })
+    }
+
+    fn tamper(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+        let inner = (bytes.first() == Some(&0)).then(|| bytes.slice(1..))?;
+        A::tamper(&self.identities, &inner, random).as_ref().map(within)
+    }
+
+    fn flood(&self, liar: ReplicaId, flood: Flood, hearsay: &mut Hearsay<'_>) -> Option<Bytes> {
+        A::flood(&self.identities, liar, flood, hearsay).as_ref().map(within)
+    }
+
+    fn mentions(&self, bytes: &Bytes, client: usize) -> bool {
+        bytes.first() == Some(&0)
+            && A::mentions(&self.identities, &bytes.slice(1..), &self.identities.client_key(client))
     }
 
     fn wrong_reply(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
@@ -374,6 +399,9 @@ impl<A: Algorithm> Node<A> {
         if let Work::Request { session, number, operation, .. } = &work {
             let (session, number, operation) = (*session, *number, digest_of_operation(operation));
             effects.push(Effect::Observe(Observation::Requested { session, number, operation }));
+        }
+        if let Work::Request { timestamp, .. } | Work::Tick(timestamp) = &work {
+            effects.push(Effect::Observe(Observation::Timed(*timestamp)));
         }
         self.executor.submit(work);
     }

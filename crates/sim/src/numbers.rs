@@ -8,6 +8,7 @@
 //! frames in them, and whether everything submitted is ordered in the end.
 
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Observation, Progress};
+use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Algorithm, Disk, Identities, Planted, Random};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -65,6 +66,27 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
 
     fn show(&self, liar: ReplicaId, signed: &crate::core::Abuse, random: &mut Random) -> Vec<Bytes> {
         A::show(&self.identities, liar, signed, random)
+    }
+
+    fn kind(&self, bytes: &Bytes) -> Kind {
+        A::kind(bytes)
+    }
+
+    fn bend(&self, liar: ReplicaId, block: &Bytes, bend: Bend, hearsay: &mut Hearsay<'_>) -> Option<Bent> {
+        A::bend(&self.identities, liar, block, bend, hearsay)
+    }
+
+    fn tamper(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+        A::tamper(&self.identities, bytes, random)
+    }
+
+    fn flood(&self, liar: ReplicaId, flood: Flood, hearsay: &mut Hearsay<'_>) -> Option<Bytes> {
+        A::flood(&self.identities, liar, flood, hearsay)
+    }
+
+    fn mentions(&self, bytes: &Bytes, client: usize) -> bool {
+        let key = self.identities.client_key(client);
+        bytes.first_chunk::<32>() == Some(&key.0) || A::mentions(&self.identities, bytes, &key)
     }
 
     fn wrong_reply(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
@@ -190,6 +212,7 @@ impl<A: Algorithm> Numbers<A> {
         let whole = (decision.sequence, decision.hash, decision.timestamp, frames);
         let digest = Digest::of("simulated decision", &[&encode(&whole)]);
         effects.push(Effect::Observe(Observation::Ordered { kind: "decision", digest }));
+        effects.push(Effect::Observe(Observation::Timed(decision.timestamp)));
         for frame in &decision.frames {
             let FrameBody::Requests { session, requests, .. } = frame.body() else { continue };
             if self.ordered.contains_key(&frame.id()) {

@@ -4,9 +4,11 @@
 //! faults of one kind often hide those of another. A plan is data: it can be printed, changed by hand and run again.
 
 use crate::Random;
+use crate::lies::{Bend, Flood};
 use unisono_consensus::aphousia::planted::Planted as PlantedRule;
 use unisono_scheduler::uds::Planted as PlantedSchedule;
 use unisono_scheduler::{Order, Parameters};
+use unisono_types::Limits;
 
 /// A second of virtual time.
 pub const SECOND: u64 = 1_000_000;
@@ -59,6 +61,14 @@ pub struct Plan {
     /// Whether clients ask for everything that a service can do, or only for what could be done before children, tries,
     /// permits, outside calls and declarations were there: the seeds that failed then must go on doing the same.
     pub everything: bool,
+    /// Sizes that the cluster allows.
+    pub limits: Limits,
+    /// Large operations: how many each busy client asks for.
+    pub large: u64,
+    /// How fast machines work and links carry.
+    pub speed: SpeedPlan,
+    /// Whether clients ask for something new when everything has healed.
+    pub after_calm: bool,
     /// A bug that is switched on to see whether it is found.
     pub planted: Option<Planted>,
 }
@@ -156,6 +166,43 @@ impl NetworkPlan {
     }
 }
 
+/// How long machines take for what they do, and how much links carry. All 0: no time, and as much as there is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SpeedPlan {
+    /// Nanoseconds for whatever a replica handles.
+    pub input: u64,
+    /// Nanoseconds for one signature that it checks.
+    pub signature: u64,
+    /// Nanoseconds for 1 024 bytes that it is given.
+    pub kibibyte: u64,
+    /// Bytes that a link of a replica carries in a millisecond; 0: as many as there are.
+    pub bandwidth: u64,
+    /// Replicas that are ten times slower, as a set of bits.
+    pub slow: u64,
+}
+
+/// How much slower a slow replica is.
+pub const SLOWNESS: u64 = 10;
+
+impl SpeedPlan {
+    /// Nanoseconds that `replica` takes for one input.
+    #[must_use]
+    pub const fn cost(&self, replica: usize, signatures: u64, bytes: usize) -> u64 {
+        let cost = self.input + signatures * self.signature + bytes as u64 * self.kibibyte / 1_024;
+        if self.is_slow(replica) { cost * SLOWNESS } else { cost }
+    }
+
+    /// What the links of `replica` carry in a millisecond; 0: as much as there is.
+    #[must_use]
+    pub const fn bandwidth(&self, replica: usize) -> u64 {
+        if self.is_slow(replica) { self.bandwidth.div_ceil(SLOWNESS) } else { self.bandwidth }
+    }
+
+    const fn is_slow(&self, replica: usize) -> bool {
+        self.slow & (1 << replica) != 0
+    }
+}
+
 /// One thing that goes wrong. Each ends by itself or when everything heals.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -216,6 +263,22 @@ pub enum Fault {
         /// So far ahead.
         skew: i64,
     },
+    /// Wall clocks jump, and jump back when it ends.
+    ClockJump {
+        /// Whose, as a set of bits.
+        replicas: u64,
+        /// By how much.
+        by: i64,
+        /// For how long; 0: they stay there.
+        length: u64,
+    },
+    /// Every message between machines takes this much longer.
+    SlowNetwork {
+        /// By how much.
+        delay: u64,
+        /// For how long.
+        length: u64,
+    },
     /// A client's process ends and starts anew, with a new session.
     ClientCrash {
         /// Which client, from 0.
@@ -249,6 +312,82 @@ pub struct LiarPlan {
     pub wrong_replies: u64,
     /// Says of the outside what it did not say.
     pub misquotes: u64,
+    /// Its cores take what the register refuses as granted, and are made anew when they have lost the thread: it goes
+    /// on voting, leading and lying from a position of trust for the whole run.
+    pub keeps_seat: bool,
+    /// How often it strikes by itself, in microseconds.
+    pub interval: u64,
+    /// Certifies something else than its core asks for.
+    pub bends: u64,
+    /// In which ways, as a set of bits over [`Bend::ALL`].
+    pub bend_kinds: u64,
+    /// Votes for something that nobody has before it leaves a view.
+    pub hides: u64,
+    /// Shows the certificate of a block of its own to a peer, and not the block.
+    pub withholds: u64,
+    /// Ignores this client: what it says itself, and what others forward of it.
+    pub censors: Option<usize>,
+    /// Ignores frames of any client: what is left is proposed, so that it leads, a little.
+    pub ignores: u64,
+    /// Says everything so much later, in order: up to just below a time-out.
+    pub drags: u64,
+    /// How it feeds who asks for blocks.
+    pub feeds: Feeding,
+    /// What it floods its peers with, and how many messages each time it strikes.
+    pub floods: Option<(Flood, u64)>,
+    /// Its clock is now here, now there, at the edges of what others tolerate.
+    pub pushes_time: bool,
+    /// Wishes for every next view, and its links go down and up.
+    pub deposes: bool,
+}
+
+/// How a liar feeds who asks it for blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Feeding {
+    /// As its core does.
+    #[default]
+    Honest,
+    /// So late that the question is almost given up.
+    Late,
+    /// With what is true and old, again and again.
+    Stale,
+    /// With signatures and certificates that do not hold, under hashes that do.
+    Tampered,
+    /// Not at all, and it claims to be far ahead.
+    Starving,
+}
+
+impl LiarPlan {
+    /// The bends that it knows.
+    #[must_use]
+    pub fn bends(&self) -> Vec<Bend> {
+        let known = |(index, bend): (usize, Bend)| (self.bend_kinds & (1 << index) != 0).then_some(bend);
+        Bend::ALL.into_iter().enumerate().filter_map(known).collect()
+    }
+
+    /// The strategies that it follows, by name.
+    #[must_use]
+    pub fn strategies(&self) -> Vec<&'static str> {
+        let feeding = match self.feeds {
+            Feeding::Honest => None,
+            Feeding::Late => Some("feeds-late"),
+            Feeding::Stale => Some("feeds-stale"),
+            Feeding::Tampered => Some("accuses"),
+            Feeding::Starving => Some("starves"),
+        };
+        let named = [
+            (self.bends > 0, "bends"),
+            (self.hides > 0, "hides"),
+            (self.withholds > 0, "withholds"),
+            (self.censors.is_some(), "censors"),
+            (self.ignores > 0, "ignores"),
+            (self.drags > 0, "drags"),
+            (self.floods.is_some(), "floods"),
+            (self.pushes_time, "pushes-time"),
+            (self.deposes, "deposes"),
+        ];
+        named.into_iter().filter_map(|(follows, name)| follows.then_some(name)).chain(feeding).collect()
+    }
 }
 
 impl Plan {
@@ -276,6 +415,10 @@ impl Plan {
             outside: (100, 1_000),
             administrator: None,
             everything: false,
+            limits: Limits::default(),
+            large: 0,
+            speed: SpeedPlan::default(),
+            after_calm: false,
             planted: None,
         }
     }
@@ -283,6 +426,14 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
+        let mut plan = Self::wide(seed);
+        plan.harden(&mut Random::new(seed ^ 0x6861_7264));
+        plan
+    }
+
+    /// The plan that a seed had before liars kept their seats: what failed then is run as it was.
+    #[must_use]
+    pub fn wide(seed: u64) -> Self {
         let mut plan = Self::narrow(seed);
         plan.extend(&mut Random::new(seed ^ 0x6561_7665_7279));
         plan
@@ -321,6 +472,89 @@ impl Plan {
         for liar in &mut self.liars {
             liar.misquotes = if r.chance(700) { r.between(1, 1_000) } else { 0 };
         }
+    }
+
+    /// Liars that are dangerous, drawn apart once more.
+    fn harden(&mut self, r: &mut Random) {
+        let clients = self.linear_clients + self.busy_clients;
+        for liar in &mut self.liars {
+            harden(r, liar, clients);
+        }
+        self.after_calm = true;
+        self.speed = speed(r, self.replicas);
+        self.clock_trouble(r);
+        self.large_values(r);
+        self.long_trouble(r);
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Clocks that are set, by an administrator or by a time server that was wrong.
+    fn clock_trouble(&mut self, r: &mut Random) {
+        if !r.chance(200) {
+            return;
+        }
+        let (all, one) = ((1 << self.replicas) - 1, 1 << r.index(self.replicas));
+        let at = r.between(self.heal_at / 5, self.heal_at / 2);
+        let short = r.between(self.heal_at / 10, self.heal_at / 3);
+        let (second, day) = (SECOND as i64, 86_400 * SECOND as i64);
+        let (replicas, by, length) = r.pick(&[
+            (all, -5 * second, 0),
+            (all, -60 * second, 0),
+            (all, -600 * second, 0),
+            (one, -600 * second, 0),
+            (one, day, short),
+            (all, day, short),
+        ]);
+        self.faults.push((at, Fault::ClockJump { replicas, by, length }));
+    }
+
+    /// Values up to the greatest: of a small cluster-wide limit in some seeds, of the real one in few.
+    fn large_values(&mut self, r: &mut Random) {
+        const MIB: u32 = 1 << 20;
+        match r.below(100) {
+            0 if !self.ed25519 => self.large = 2,
+            1..=8 => {
+                (self.limits.operation_bytes, self.limits.frame_bytes) = (2 * MIB, 5 * MIB / 2);
+                self.limits.block_bytes = 3 * MIB;
+                self.large = r.between(2, 5);
+            }
+            _ => {}
+        }
+    }
+
+    /// Minutes in which messages take seconds, or in which liars go about their business.
+    fn long_trouble(&mut self, r: &mut Random) {
+        let minute = 60 * SECOND;
+        let (delay, length) = match r.below(100) {
+            0 => (6 * SECOND, 20 * minute),
+            1..=3 => (r.between(2 * SECOND, 6 * SECOND), r.between(minute, 3 * minute)),
+            4 | 5 => (0, r.between(minute, 2 * minute)),
+            _ => return,
+        };
+        if delay > 0 {
+            self.faults.push((self.heal_at - 1, Fault::SlowNetwork { delay, length }));
+        }
+        self.heal_at += length;
+        self.think = self.think.max(2 * SECOND);
+        self.administrator = self.administrator.map(|pause| pause.max(5 * SECOND));
+        for liar in &mut self.liars {
+            liar.interval *= 20;
+        }
+    }
+
+    /// Within how long everything outstanding must be done when everything has healed, or when it is asked for later.
+    #[must_use]
+    pub fn liveness_limit(&self) -> u64 {
+        let stretched = |(_, fault): &(u64, Fault)| matches!(fault, Fault::SlowNetwork { .. });
+        let slow = self.speed.slow != 0 || self.large > 0 || self.faults.iter().any(stretched);
+        if slow { 3 * crate::LIVENESS_LIMIT } else { crate::LIVENESS_LIMIT }
+    }
+
+    /// Whether agreed time may have moved so far that idle sessions end.
+    #[must_use]
+    pub fn sessions_may_end(&self) -> bool {
+        let idle = self.limits.session_idle as i64;
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClockJump { by, .. } if *by >= idle))
     }
 
     /// Machines: replicas and clients.
@@ -396,8 +630,49 @@ fn liar(r: &mut Random, replica: usize) -> LiarPlan {
         forges: habit(r, 500),
         abuses_register: habit(r, 30),
         wrong_replies: habit(r, 1_000),
-        misquotes: 0,
+        ..LiarPlan::default()
     }
+}
+
+/// Machines that are fast, slow, all of them very slow, or one of them; links likewise.
+fn speed(r: &mut Random, replicas: usize) -> SpeedPlan {
+    let fast = SpeedPlan { input: 2_000, signature: 25_000, kibibyte: 1_000, bandwidth: 125_000, slow: 0 };
+    let everybody = (1 << replicas) - 1;
+    match r.below(10) {
+        0..=3 => SpeedPlan::default(),
+        4..=6 => fast,
+        7 => SpeedPlan { bandwidth: 12_500, signature: 60_000, input: 5_000, ..fast },
+        8 => SpeedPlan { slow: everybody, ..fast },
+        _ => SpeedPlan { slow: 1 << r.index(replicas), ..fast },
+    }
+}
+
+/// Strategies on top of its habits; each by chance, most liars with one to three of them.
+fn harden(r: &mut Random, liar: &mut LiarPlan, clients: usize) {
+    liar.keeps_seat = true;
+    liar.interval = r.pick(&[5, 10, 20, 50]) * MILLISECOND;
+    // Who never speaks is tried in every other plan; here it speaks.
+    liar.silent = liar.silent.min(100);
+    let sometimes = |r: &mut Random, limit: u64| if r.chance(250) { r.between(1, limit) } else { 0 };
+    liar.bends = if r.chance(400) { r.pick(&[20, 100, 400, 1_000]) } else { 0 };
+    liar.bend_kinds = r.next_u64() & r.next_u64() | 1 << r.index(Bend::ALL.len());
+    liar.hides = sometimes(r, 1_000);
+    liar.withholds = sometimes(r, 1_000);
+    liar.censors = r.chance(150).then(|| r.index(clients));
+    liar.ignores = if r.chance(150) { r.between(500, 990) } else { 0 };
+    liar.drags = if r.chance(200) { r.between(10, 140) * MILLISECOND } else { 0 };
+    liar.feeds = r.pick(&[
+        Feeding::Honest,
+        Feeding::Honest,
+        Feeding::Honest,
+        Feeding::Late,
+        Feeding::Stale,
+        Feeding::Tampered,
+        Feeding::Starving,
+    ]);
+    liar.floods = r.chance(250).then(|| (r.pick(&Flood::ALL), r.pick(&[1, 2, 5])));
+    liar.pushes_time = r.chance(200);
+    liar.deposes = r.chance(150);
 }
 
 fn faults(r: &mut Random, plan: &Plan) -> Vec<(u64, Fault)> {
@@ -435,6 +710,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn plans_of_earlier_seeds_keep_their_meaning() {
+        for seed in 0..200 {
+            let (wide, hard) = (Plan::wide(seed), Plan::of_seed(seed));
+            let liars = |plan: &Plan| plan.liars.iter().map(|liar| (liar.replica, liar.twins)).collect::<Vec<_>>();
+            assert_eq!((wide.replicas, liars(&wide)), (hard.replicas, liars(&hard)));
+            assert!(wide.liars.iter().all(|liar| liar.strategies().is_empty() && !liar.keeps_seat));
+            assert!(wide.faults.iter().all(|fault| hard.faults.contains(fault)));
+        }
+    }
+
+    #[test]
     fn the_swarm_reaches_every_size_every_fault_and_every_habit_within_its_bounds() {
         let plans: Vec<Plan> = (0..1_000).map(Plan::of_seed).collect();
         for size in 3..=7 {
@@ -456,5 +742,39 @@ mod tests {
             .iter()
             .any(|(_, fault)| matches!(fault, Fault::Partition { one_way: true, .. }))));
         assert!(any(|plan| plan.schedule == Schedule::Sequential) && any(|plan| plan.ed25519));
+        for name in [
+            "bends",
+            "hides",
+            "withholds",
+            "censors",
+            "ignores",
+            "drags",
+            "floods",
+            "pushes-time",
+            "deposes",
+            "feeds-late",
+            "feeds-stale",
+            "accuses",
+            "starves",
+        ] {
+            assert!(plans.iter().flat_map(|plan| &plan.liars).any(|liar| liar.strategies().contains(&name)), "{name}");
+        }
+        for (index, bend) in Bend::ALL.into_iter().enumerate() {
+            let drawn =
+                |plan: &Plan| plan.liars.iter().any(|liar| liar.bends > 0 && liar.bend_kinds & (1 << index) != 0);
+            assert!(plans.iter().any(drawn), "{bend:?}");
+        }
+        let jump = |by: i64| {
+            move |plan: &&Plan| {
+                plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClockJump { by: drawn, .. } if *drawn == by))
+            }
+        };
+        for seconds in [-5, -60, -600, 86_400] {
+            assert!(plans.iter().any(|plan| jump(seconds * SECOND as i64)(&plan)), "{seconds} s");
+        }
+        assert!(any(|plan| plan.limits.operation_bytes == Limits::default().operation_bytes && plan.large > 0));
+        assert!(any(|plan| plan.limits.operation_bytes < 4 << 20) && any(|plan| plan.heal_at > 1_200 * SECOND));
+        assert!(any(|plan| plan.speed.slow.count_ones() == 1) && any(|plan| plan.speed == SpeedPlan::default()));
+        assert!(any(|plan| plan.speed.slow.count_ones() as usize == plan.replicas));
     }
 }

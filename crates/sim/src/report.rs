@@ -33,8 +33,86 @@ pub struct Counts {
     pub uses: BTreeMap<&'static str, u64>,
     /// The outside.
     pub outside: OutsideCounts,
+    /// Byzantine replicas.
+    pub liars: u64,
+    /// Of those, still certifying in the last second in which something was decided.
+    pub liars_active: u64,
+    /// False statements that a register certified, by kind.
+    pub bends: BTreeMap<&'static str, u64>,
+    /// What else liars did.
+    pub lies: LieCounts,
+    /// Slowness, size and time.
+    pub stress: StressCounts,
     /// Faults.
     pub faults: FaultCounts,
+}
+
+/// Slowness, size and time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct StressCounts {
+    /// Events that waited for a replica that was at work.
+    pub queued_events: u64,
+    /// Messages that waited for a link.
+    pub queued_messages: u64,
+    /// Messages that found no room in front of a link.
+    pub overflowed_messages: u64,
+    /// Jumps of wall clocks, back ones counted too.
+    pub clock_jumps: u64,
+    /// Seconds of virtual time in which every message took seconds.
+    pub slow_network_seconds: u64,
+    /// Large operations that were answered.
+    pub large_operations: u64,
+    /// Their bytes.
+    pub large_bytes: u64,
+    /// Sessions that ended because agreed time had moved on.
+    pub sessions_ended: u64,
+}
+
+impl StressCounts {
+    fn add(&mut self, other: &Self) {
+        self.queued_events += other.queued_events;
+        self.queued_messages += other.queued_messages;
+        self.overflowed_messages += other.overflowed_messages;
+        self.clock_jumps += other.clock_jumps;
+        self.slow_network_seconds += other.slow_network_seconds;
+        self.large_operations += other.large_operations;
+        self.large_bytes += other.large_bytes;
+        self.sessions_ended += other.sessions_ended;
+    }
+}
+
+/// What liars did, beyond bending what their cores say.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct LieCounts {
+    /// Last votes for what nobody has.
+    pub hidden: u64,
+    /// Blocks of their own that were kept from a peer.
+    pub withheld: u64,
+    /// Answers to laggards that were late, stale, tampered with or left out.
+    pub meals: u64,
+    /// Messages with frames that were not let in.
+    pub ignored: u64,
+    /// Messages of floods.
+    pub flooded: u64,
+    /// Wishes for the next view, without need.
+    pub deposing: u64,
+    /// Changes of their clocks.
+    pub pushes: u64,
+    /// Cores that had lost the thread and were made anew.
+    pub reseated: u64,
+}
+
+impl LieCounts {
+    fn add(&mut self, other: &Self) {
+        self.hidden += other.hidden;
+        self.withheld += other.withheld;
+        self.meals += other.meals;
+        self.ignored += other.ignored;
+        self.flooded += other.flooded;
+        self.deposing += other.deposing;
+        self.pushes += other.pushes;
+        self.reseated += other.reseated;
+    }
 }
 
 /// What replicas asked outside, and what went wrong there.
@@ -144,6 +222,16 @@ pub struct Report {
     pub uses: BTreeMap<&'static str, u64>,
     /// The outside.
     pub outside: OutsideCounts,
+    /// Byzantine replicas.
+    pub liars: u64,
+    /// Of those, still certifying in the last second in which something was decided.
+    pub liars_active: u64,
+    /// False statements that registers certified, by kind.
+    pub bends: BTreeMap<&'static str, u64>,
+    /// What else liars did.
+    pub lies: LieCounts,
+    /// Slowness, size and time.
+    pub stress: StressCounts,
     /// Faults.
     pub faults: FaultCounts,
     /// Which seeds.
@@ -167,6 +255,11 @@ impl Report {
         add(&mut self.ordered, &counts.ordered);
         add(&mut self.uses, &counts.uses);
         self.outside.add(&counts.outside);
+        self.liars += counts.liars;
+        self.liars_active += counts.liars_active;
+        add(&mut self.bends, &counts.bends);
+        self.lies.add(&counts.lies);
+        self.stress.add(&counts.stress);
         self.faults.loss += faults.loss;
         self.faults.duplication += faults.duplication;
         self.faults.partition += faults.partition;

@@ -69,6 +69,8 @@ fn run_whole<A: Algorithm>(plan: &Plan, trace: Trace) -> Outcome {
     let factory = Box::new(ReplicaFactory::<Store, A>::new(identities.clone(), plan));
     let mut outcome = run_world(plan, trace, factory, &identities, actors);
     outcome.counts.uses = history.borrow().uses();
+    (outcome.counts.stress.large_operations, outcome.counts.stress.large_bytes) = history.borrow().large;
+    outcome.counts.stress.sessions_ended = history.borrow().sessions_ended;
     if outcome.violation.is_none() {
         let (checked, undecided, violation) = history.borrow().check();
         outcome.counts.histories_checked = checked;
@@ -95,7 +97,7 @@ fn run_world(
     identities: &Identities,
     actors: Vec<Box<dyn Actor>>,
 ) -> Outcome {
-    let parts = Parts { factory, registers: identities.registers.clone(), actors };
+    let parts = Parts { factory, registers: identities.registers.clone(), actors, checked: identities.checked.clone() };
     let mut world = World::new(plan.clone(), parts, trace);
     world.run();
     let violation = world.checker().violation().cloned();

@@ -131,6 +131,7 @@ impl Store {
             Op::Move(from, to) => self.move_first(cx, from, to).await.unwrap_or(Refused),
             Op::MoveCarelessly(from, to) => self.move_carelessly(cx, from, to).await.unwrap_or(Refused),
             Op::Tally(yields) => self.tally(cx, yields).await,
+            Op::Carry(bytes) => Number(operation::sum(&bytes)),
             Op::Panic => panic!("a handler that panics"),
             Op::Hold(key, nap) => {
                 let register = self.registers.lock(cx, key).await;

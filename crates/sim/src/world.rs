@@ -15,13 +15,17 @@
 mod effects;
 mod event;
 mod faults;
+mod lies;
+mod stress;
 
 use self::event::{Event, Scheduled};
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Progress};
 use crate::{Checker, Clock, Counts, Disk, Liar, Network, Plan, Property, Random, Trace};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use unisono_trusted::Register;
 use unisono_types::{Bytes, CallId, RegisterId, ReplicaId, Signer};
 
@@ -62,6 +66,16 @@ pub struct World {
     healed: bool,
     /// Healing, or the newest request behind it.
     awaited_since: u64,
+    /// When a correct replica last decided something new.
+    decided_at: u64,
+    /// Agreed time, as far as a correct replica has executed it.
+    agreed: u64,
+    /// The greatest that a correct clock ever read, before it was set.
+    greatest_clock: u64,
+    /// Who sent what is handled just now, if that is a replica.
+    speaker: Option<usize>,
+    /// Signatures checked so far.
+    checked: Arc<AtomicU64>,
     effects: Vec<Effect>,
     actor_effects: Vec<ActorEffect>,
 }
@@ -83,6 +97,20 @@ struct Host {
     paused: bool,
     backlog: Vec<Event>,
     liar: Option<Liar>,
+    /// When its register last signed something that a liar asked for.
+    spoke: u64,
+    /// When its cores were made.
+    seated: u64,
+    /// How far its wall clock has jumped.
+    jumped: i64,
+    /// Until when it works on what it was given.
+    busy_until: u64,
+    /// Nanoseconds of work below a microsecond.
+    rest_of_work: u64,
+    /// What waits until then.
+    inbox: VecDeque<Event>,
+    /// A [`Event::Free`] is scheduled.
+    waking: bool,
     /// Outside calls that it asked and was not answered, with the life in which it did.
     asked: BTreeMap<CallId, u64>,
 }
@@ -103,6 +131,8 @@ pub struct Parts {
     pub registers: Vec<(RegisterId, Signer)>,
     /// The clients.
     pub actors: Vec<Box<dyn Actor>>,
+    /// Counts the signatures that anybody checks.
+    pub checked: Arc<AtomicU64>,
 }
 
 impl World {
@@ -131,11 +161,19 @@ impl World {
             trace,
             healed: false,
             awaited_since: 0,
+            decided_at: 0,
+            agreed: 0,
+            greatest_clock: 0,
+            speaker: None,
+            checked: parts.checked,
             effects: Vec::new(),
             actor_effects: Vec::new(),
             random,
             plan,
         };
+        for replica in 0..world.plan.replicas {
+            world.network.limit(replica, world.plan.speed.bandwidth(replica));
+        }
         for (index, (at, _)) in world.plan.faults.iter().enumerate() {
             let number = world.scheduled;
             world.scheduled += 1;
@@ -143,6 +181,11 @@ impl World {
         }
         for replica in 0..world.hosts.len() {
             world.start(replica);
+        }
+        for replica in 0..world.hosts.len() {
+            if world.keeps_seat(replica) {
+                world.schedule(0, Event::Act { replica });
+            }
         }
         for actor in parts.actors {
             let clock = draw_clock(&world.plan, &mut world.random);
@@ -188,8 +231,11 @@ impl World {
         counts.marks = self.checker.marks() as u64;
         counts.ordered = self.checker.kinds().clone();
         counts.view_changes = self.correct().map(|replica| self.progress(replica).view.0).max().map_or(0, u64::from);
+        (counts.liars, counts.liars_active) = self.liars();
         counts.faults.loss = self.network.lost;
         counts.faults.duplication = self.network.doubled;
+        counts.stress.queued_messages = self.network.queued;
+        counts.stress.overflowed_messages = self.network.overflowed;
         counts
     }
 
@@ -218,13 +264,14 @@ impl World {
             self.client_input(client, ActorInput::Finish);
         }
         while self.checker.violation().is_none() && !self.is_settled() {
-            if self.now >= self.awaited_since + LIVENESS_LIMIT {
+            if self.now >= self.awaited_since + self.plan.liveness_limit() {
                 let text = self.unfinished();
                 self.checker.report(Property::Liveness, text);
                 break;
             }
             self.run_until(self.now + WATCH_INTERVAL);
         }
+        self.check_agreed_time_follows();
         let correct: Vec<usize> = self.correct().collect();
         self.checker.finish(&correct);
     }
@@ -286,7 +333,7 @@ impl World {
         });
         format!(
             "not done within {} s of a healed world; {}; {}",
-            LIVENESS_LIMIT / 1_000_000,
+            self.plan.liveness_limit() / 1_000_000,
             waiting.join(", "),
             heights.collect::<Vec<_>>().join(", ")
         )
@@ -307,9 +354,21 @@ impl World {
                 host.backlog.push(event);
                 return;
             }
+            if host.busy_until > at || !host.inbox.is_empty() {
+                self.enqueue(replica, event);
+                return;
+            }
         }
+        self.happen(event);
+    }
+
+    fn happen(&mut self, event: Event) {
+        let at = self.now;
         if self.is_stale(&event) {
             return;
+        }
+        if let Event::Free { replica } = event {
+            return self.work_off(replica);
         }
         self.order += 1;
         self.trace.number(at);
@@ -348,6 +407,8 @@ impl World {
                 self.begin(&fault);
             }
             Event::End(fault) => self.end(&fault),
+            Event::Act { replica } => self.act(replica),
+            Event::Free { .. } => {}
         }
     }
 
@@ -365,7 +426,7 @@ impl World {
                 !host.up || host.life != *life
             }
             Event::ClientTimer { client, setting } => self.actors[*client].timer != *setting,
-            Event::ClientLink { .. } => false,
+            Event::ClientLink { .. } | Event::Act { .. } | Event::Free { .. } => false,
             Event::Begin(_) | Event::End(_) => self.healed,
         }
     }
@@ -389,6 +450,8 @@ impl World {
             Event::ClientLink { client, replica, up } => (8, *client, (*replica as u64) << 1 | u64::from(*up)),
             Event::Begin(index) => (9, *index, 0),
             Event::End(_) => (10, 0, 0),
+            Event::Act { replica } => (11, *replica, 0),
+            Event::Free { replica } => (12, *replica, 0),
         };
         self.trace.number(kind << 48 | (who as u64) << 32 | what);
         if self.trace.prints() {
@@ -399,6 +462,9 @@ impl World {
     fn deliver(&mut self, replica: usize, from: usize, life: u64, bytes: Bytes) {
         let replicas = self.hosts.len();
         let now = self.now;
+        if self.is_ignored(replica, from >= replicas, &bytes) {
+            return;
+        }
         let core = match &mut self.hosts[replica].liar {
             Some(liar) => {
                 if from < replicas {
@@ -412,7 +478,9 @@ impl World {
             Some(client) => Input::Client { client, connection: connection(client, life), bytes },
             None => Input::Peer { from: ReplicaId(from as u16), bytes },
         };
+        self.speaker = (from < replicas).then_some(from);
         self.input(replica, core, input);
+        self.speaker = None;
     }
 
     fn input(&mut self, replica: usize, core: usize, input: Input) {
@@ -422,7 +490,12 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         let time = host.clock.read(now);
         if host.liar.is_none() {
+            let (bytes, before) = (input.bytes(), self.checked.load(Ordering::Relaxed));
             running.handle(time, input, &mut effects);
+            let signatures = self.checked.load(Ordering::Relaxed) - before;
+            let cost = self.plan.speed.cost(replica, signatures, bytes) + host.rest_of_work;
+            host.busy_until = host.busy_until.max(now) + cost / 1_000;
+            host.rest_of_work = cost % 1_000;
         } else {
             // What a liar does to its own core (votes behind its back) may break promises inside it: then it is silent.
             let outcome = catch_unwind(AssertUnwindSafe(|| running.handle(time, input, &mut effects)));
@@ -476,6 +549,13 @@ impl Host {
             paused: false,
             backlog: Vec::new(),
             liar,
+            spoke: 0,
+            seated: 0,
+            jumped: 0,
+            busy_until: 0,
+            rest_of_work: 0,
+            inbox: VecDeque::new(),
+            waking: false,
             asked: BTreeMap::new(),
         }
     }

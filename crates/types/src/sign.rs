@@ -121,6 +121,7 @@ enum Scheme {
     #[cfg(feature = "simulation")]
     Keyed {
         universe: u64,
+        checked: Option<Arc<core::sync::atomic::AtomicU64>>,
     },
 }
 
@@ -143,7 +144,14 @@ impl Verifier {
     #[cfg(feature = "simulation")]
     #[must_use]
     pub const fn keyed(universe: u64) -> Self {
-        Self(Scheme::Keyed { universe })
+        Self(Scheme::Keyed { universe, checked: None })
+    }
+
+    /// The same, which counts the signatures that it checks: a simulated machine pays for them with its time.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub const fn counting(universe: u64, checked: Arc<core::sync::atomic::AtomicU64>) -> Self {
+        Self(Scheme::Keyed { universe, checked: Some(checked) })
     }
 
     /// Whether `signature` is `key`'s on `message`.
@@ -159,7 +167,12 @@ impl Verifier {
                 }
             }
             #[cfg(feature = "simulation")]
-            Scheme::Keyed { universe } => keyed_tag(&keyed_secret(*universe, key), message) == *signature,
+            Scheme::Keyed { universe, checked } => {
+                if let Some(checked) = checked {
+                    checked.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+                }
+                keyed_tag(&keyed_secret(*universe, key), message) == *signature
+            }
         }
     }
 }

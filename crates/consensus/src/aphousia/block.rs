@@ -221,7 +221,9 @@ impl CertifiedBlock {
         }
     }
 
-    pub(super) fn to_bytes(&self) -> Bytes {
+    /// As a log holds it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
         let mut out = Vec::new();
         self.encode(&mut out);
         out.into()

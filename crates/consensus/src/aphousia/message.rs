@@ -79,6 +79,18 @@ impl Decided {
         Self { blocks, proof, read: None }
     }
 
+    /// The bytes of the blocks, as a log holds them.
+    #[must_use]
+    pub fn blocks(&self) -> &[Bytes] {
+        &self.blocks
+    }
+
+    /// The bytes of the proof.
+    #[must_use]
+    pub const fn proof(&self) -> &Bytes {
+        &self.proof
+    }
+
     /// The blocks and the proof, read now if they did not come through [`unisono_types::Message::parse`] (a host may
     /// pass messages by value). They are checked by [`Verify`] either way.
     pub(super) fn read(self, context: &VerifyContext) -> Result<(Vec<CertifiedBlock>, Proof), Rejected> {

@@ -3,7 +3,9 @@
 
 use super::Rules;
 use super::rules::{greatest, last_place};
-use unisono_types::{Quorum, ViewChange};
+use super::{Header, Penalty};
+use alloc::vec::Vec;
+use unisono_types::{Membership, Quorum, Step, View, ViewChange};
 
 /// One wrong rule; all others are right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -51,4 +53,11 @@ impl Rules for Planted {
         }
         changes
     }
+}
+
+/// The penalties as of a block at (`view`, `step`) on `parent`, as the rules compute them: for who makes up blocks that
+/// are wrong in one respect only.
+#[must_use]
+pub fn penalties(membership: &Membership, view: View, step: Step, parent: &Header) -> Vec<Penalty> {
+    super::rules::penalties(membership, view, step, parent)
 }

@@ -63,7 +63,8 @@ impl Model for StoreModel {
             | Op::Handover(_)
             | Op::Bereave
             | Op::Enter(..)
-            | Op::Reconfigure(_) => Nothing,
+            | Op::Reconfigure(_)
+            | Op::Carry(_) => Nothing,
         }
     }
 }

@@ -69,6 +69,8 @@ pub enum StoreOperation {
     Enter(u64, u64),
     /// Changes the schedule's parameters, by chance from this number.
     Reconfigure(u64),
+    /// Brings so many bytes; answers their [`sum`].
+    Carry(Vec<u8>),
 }
 
 /// What somebody outside is asked.
@@ -102,6 +104,18 @@ pub enum StoreAnswer {
 }
 
 use StoreAnswer::{Done, Nothing, Number, Refused, Told};
+
+/// What encoding adds to the bytes of a large operation.
+const LARGE_OVERHEAD: usize = 5;
+
+/// Tells bytes from others.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let rest = rest.iter().map(|byte| u64::from(*byte));
+    words.chain(rest).fold(bytes.len() as u64, |sum, word| sum.rotate_left(5) ^ word)
+}
 
 /// Longest wait for an element of a list, and longest nap.
 const PATIENCE_MAX: u64 = 1_500_000;
@@ -273,6 +287,15 @@ impl StoreOperation {
         }
     }
 
+    /// A large one: of any size up to this limit, and often of just that.
+    pub fn draw_large(random: &mut Random, limit: usize) -> Self {
+        let most = limit - LARGE_OVERHEAD;
+        let smaller = most >> random.below(6);
+        let bytes = if random.chance(300) { most } else { random.index(smaller) };
+        let word = random.next_u64().to_le_bytes();
+        Self::Carry(word.into_iter().cycle().take(bytes).collect())
+    }
+
     /// Which part of the history it belongs to; parts cannot influence each other.
     #[must_use]
     pub const fn part(&self) -> Option<(u8, u32)> {
@@ -305,6 +328,7 @@ impl StoreOperation {
             | Self::Handover(_)
             | Self::Bereave
             | Self::Enter(..)
+            | Self::Carry(_)
             | Self::Reconfigure(_) => None,
         }
     }
@@ -324,6 +348,7 @@ impl StoreOperation {
             (_, Err(_)) => false,
             (Self::Consult(_, question) | Self::Ask(question), Ok(Told(told))) => question.may_be_told(told),
             (Self::Handover(value), Ok(answer)) => *answer == Number(*value),
+            (Self::Carry(bytes), Ok(answer)) => *answer == Number(sum(bytes)),
             (Self::Enter(..), Ok(answer)) => matches!(answer, Number(1..=ROOM) | Nothing),
             (Self::Bereave | Self::Reconfigure(_), Ok(answer)) => *answer == Done(true),
             (_, Ok(_)) => true,
@@ -422,6 +447,15 @@ mod tests {
         assert!(!asked(&question, Ok(vec![0; 8])) && !asked(&question, Err(CallError::Refused(CallRefused::Unknown))));
         assert!(!asked(&question, Err(CallError::TimedOut)), "it had no time-out");
         assert!(asked(&Question { patience: Some(1), ..question }, Err(CallError::TimedOut)));
+    }
+
+    #[test]
+    fn large_operations_reach_the_limit_and_never_pass_it() {
+        let mut random = Random::new(1);
+        let drawn = (0..40).map(|_| encode(&StoreOperation::draw_large(&mut random, 1_000)).len());
+        assert_eq!(drawn.max(), Some(1_000));
+        let carried = StoreOperation::Carry(vec![1, 2, 3]);
+        assert!(carried.may_come_to(&Ok(Number(sum(&[1, 2, 3])))) && !carried.may_come_to(&Ok(Number(sum(&[1, 2])))));
     }
 
     #[test]

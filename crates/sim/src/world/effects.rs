@@ -11,6 +11,7 @@ use unisono_types::{Bytes, CallId, ReplicaId};
 
 impl World {
     pub(super) fn effect(&mut self, replica: usize, core: usize, effect: Effect) {
+        let Some(effect) = self.bend_effect(replica, core, effect) else { return };
         match effect {
             Effect::Send { to, bytes } => self.send(replica, core, usize::from(to.0), bytes),
             Effect::Reply { connection, bytes } => self.reply(replica, core, connection, bytes),
@@ -37,8 +38,24 @@ impl World {
             Effect::Observe(observation) => {
                 self.trace.line(self.now, || format!("replica {replica}: {observation:?}"));
                 match &observation {
-                    Observation::Rejected(_) => self.counts.rejected += 1,
-                    Observation::Suspected { .. } => self.counts.suspected += 1,
+                    Observation::Rejected(reason) => {
+                        self.counts.rejected += 1;
+                        if let Some(speaker) = self.speaker {
+                            self.accuse(replica, speaker, &reason.to_string());
+                        }
+                    }
+                    Observation::Suspected { peer, reason } => {
+                        self.counts.suspected += 1;
+                        self.accuse(replica, usize::from(peer.0), reason);
+                    }
+                    Observation::Timed(timestamp) if self.hosts[replica].liar.is_none() => {
+                        self.note_agreed_time(replica, *timestamp);
+                    }
+                    Observation::Committed { sequence, .. }
+                        if *sequence > self.checker.decided() && self.hosts[replica].liar.is_none() =>
+                    {
+                        self.decided_at = self.now;
+                    }
                     _ => {}
                 }
                 if self.hosts[replica].liar.is_none() {
@@ -54,16 +71,18 @@ impl World {
             return;
         }
         let Some(mut liar) = self.hosts[replica].liar.take() else {
-            return self.transmit(now, replica, to, bytes);
+            return self.transmit(self.leaves_at(replica), replica, to, bytes);
         };
         if liar.core_for(now, to) == core {
             self.counts.faults.byzantine += 1;
             liar.remember(&bytes);
-            let factory = &self.factory;
-            let said =
-                liar.say(now, to, bytes.clone(), |random| factory.forge(ReplicaId(replica as u16), &bytes, random));
-            for said in said {
-                self.transmit(now + said.delay, replica, said.to, said.bytes);
+            for (bytes, later) in self.prepare(&mut liar, to, bytes) {
+                let factory = &self.factory;
+                let said =
+                    liar.say(now, to, bytes.clone(), |random| factory.forge(ReplicaId(replica as u16), &bytes, random));
+                for said in said {
+                    self.transmit(now + later + said.delay, replica, said.to, said.bytes);
+                }
             }
             self.abuse_register(replica, &mut liar);
         }
@@ -76,10 +95,14 @@ impl World {
         let register = &mut self.hosts[replica].register;
         let signed = match liar.abuse(view, step) {
             Some(RegisterCall::Certify(view, step, hash)) => register.certify(view, step, hash).map(Abuse::Vote),
+            // A register that runs ahead of the views takes part in none of them: who keeps its seat does not.
+            Some(RegisterCall::Advance(_)) if liar.plan().keeps_seat => return,
             Some(RegisterCall::Advance(view)) => register.advance(view).map(Abuse::Departure),
             None => return,
         };
         let Ok(signed) = signed else { return };
+        self.hosts[replica].spoke = self.now;
+        let register = &self.hosts[replica].register;
         let state = register.state();
         self.write(replica, usize::MAX, Entry::Register(state), Promise::Answered(RegisterAnswer::Refused));
         for bytes in self.factory.show(ReplicaId(replica as u16), &signed, liar.random()) {
@@ -95,7 +118,7 @@ impl World {
         let (client, life) = ((connection >> 32) as usize, connection & u64::from(u32::MAX));
         let node = self.hosts.len() + client;
         let mut bytes = bytes;
-        let now = self.now;
+        let (now, leaves) = (self.now, self.leaves_at(replica));
         if let Some(liar) = &mut self.hosts[replica].liar {
             if liar.core_for(now, node) != core {
                 return;
@@ -105,13 +128,16 @@ impl World {
                 bytes = wrong;
             }
         }
-        for at in self.network.route(now, replica, node, &mut self.random).into_iter().flatten() {
+        for at in self.network.carry(leaves, replica, node, bytes.len(), &mut self.random).into_iter().flatten() {
             self.schedule(at, Event::ToClient { client, from: replica, life, bytes: bytes.clone() });
         }
     }
 
     pub(super) fn transmit(&mut self, at: u64, from: usize, to: usize, bytes: Bytes) {
-        let copies = self.network.route(at, from, to, &mut self.random);
+        if !self.fits(from, to, bytes.len()) {
+            return;
+        }
+        let copies = self.network.carry(at, from, to, bytes.len(), &mut self.random);
         for at in copies.into_iter().flatten() {
             self.schedule(at, Event::ToReplica { replica: to, from, life: 0, bytes: bytes.clone() });
         }
@@ -236,7 +262,7 @@ impl World {
             ActorEffect::Send { to, bytes } => {
                 let (node, life) = (self.hosts.len() + client, self.actors[client].life);
                 let to = usize::from(to.0);
-                for at in self.network.route(self.now, node, to, &mut self.random).into_iter().flatten() {
+                for at in self.network.carry(self.now, node, to, bytes.len(), &mut self.random).into_iter().flatten() {
                     self.schedule(at, Event::ToReplica { replica: to, from: node, life, bytes: bytes.clone() });
                 }
             }

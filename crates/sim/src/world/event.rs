@@ -32,16 +32,58 @@ impl Ord for Scheduled {
 }
 
 pub(super) enum Event {
-    ToReplica { replica: usize, from: usize, life: u64, bytes: Bytes },
-    ToClient { client: usize, from: usize, life: u64, bytes: Bytes },
-    Timer { replica: usize, core: usize, timer: u64, setting: u64 },
-    Synced { replica: usize, life: u64 },
-    Step { replica: usize, core: usize, life: u64 },
-    Inner { replica: usize, core: usize, life: u64, input: Box<Input> },
-    ClientTimer { client: usize, setting: u64 },
-    ClientLink { client: usize, replica: usize, up: bool },
+    ToReplica {
+        replica: usize,
+        from: usize,
+        life: u64,
+        bytes: Bytes,
+    },
+    ToClient {
+        client: usize,
+        from: usize,
+        life: u64,
+        bytes: Bytes,
+    },
+    Timer {
+        replica: usize,
+        core: usize,
+        timer: u64,
+        setting: u64,
+    },
+    Synced {
+        replica: usize,
+        life: u64,
+    },
+    Step {
+        replica: usize,
+        core: usize,
+        life: u64,
+    },
+    Inner {
+        replica: usize,
+        core: usize,
+        life: u64,
+        input: Box<Input>,
+    },
+    ClientTimer {
+        client: usize,
+        setting: u64,
+    },
+    ClientLink {
+        client: usize,
+        replica: usize,
+        up: bool,
+    },
     Begin(usize),
     End(Fault),
+    /// A liar strikes.
+    Act {
+        replica: usize,
+    },
+    /// A replica has done what it was given.
+    Free {
+        replica: usize,
+    },
 }
 
 impl Event {
@@ -78,6 +120,8 @@ impl Event {
             Self::ClientTimer { client, .. } => format!("client {client}: timer"),
             Self::ClientLink { client, replica, up } => format!("client {client}: link to replica {replica} up: {up}"),
             Self::Begin(_) | Self::End(_) => "the plan goes on".into(),
+            Self::Free { replica } => format!("replica {replica} is free"),
+            Self::Act { replica } => format!("liar {replica} strikes"),
         }
     }
 }

@@ -18,9 +18,14 @@ impl World {
         host.life += 1;
         host.up = true;
         host.steps_pending = [false; 2];
-        host.clock = Clock::starting_at(self.now, life_start, drift, skew);
+        host.clock = Clock::starting_at(self.now, life_start, drift, skew + host.jumped);
+        host.busy_until = self.now;
         let (id, signer) = host.identity.clone();
-        host.register = match host.disk.register() {
+        host.seated = self.now;
+        let kept = host.life > 1 && host.liar.as_ref().is_some_and(|liar| liar.plan().keeps_seat);
+        // A liar's register is a machine of its own, which forgets nothing.
+        let kept = kept.then(|| host.register.state());
+        host.register = match kept.or_else(|| host.disk.register()) {
             Some(state) => Register::restore(id, signer, state),
             None => Register::new(id, signer),
         };
@@ -42,6 +47,7 @@ impl World {
         host.up = false;
         host.paused = false;
         host.backlog.clear();
+        host.inbox.clear();
         host.cores.clear();
         host.timers.clear();
         host.disk.crash(&mut self.random);
@@ -126,8 +132,21 @@ impl World {
                 *length
             }
             Fault::WallClock { replica, skew } => {
-                self.hosts[*replica].clock.set_skew(*skew);
+                let host = &mut self.hosts[*replica];
+                host.clock.set_skew(*skew + host.jumped);
                 return;
+            }
+            Fault::ClockJump { replicas, by, length } => {
+                self.jump(*replicas, *by);
+                if *length == 0 {
+                    return;
+                }
+                *length
+            }
+            Fault::SlowNetwork { delay, length } => {
+                self.counts.stress.slow_network_seconds += length / crate::SECOND;
+                self.network.slow_everything_down(*delay);
+                *length
             }
             Fault::ClientCrash { client } => {
                 self.crash_client(*client);
@@ -158,6 +177,8 @@ impl World {
                 }
             }
             Fault::SlowLinks { node, .. } => self.network.slow_down(*node, 0),
+            Fault::ClockJump { replicas, by, .. } => self.jump(*replicas, -by),
+            Fault::SlowNetwork { .. } => self.network.slow_everything_down(0),
             Fault::SlowDisk { replica, .. } => self.hosts[*replica].disk_slowness = 0,
             Fault::Clog { .. } | Fault::WallClock { .. } | Fault::ClientCrash { .. } => {}
         }

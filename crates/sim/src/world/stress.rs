@@ -1,0 +1,124 @@
+//! Slowness, size and clocks: what a machine has to work for, what a link has to carry, and how far time may bend.
+//!
+//! ```text
+//!   event ──> busy? ── inbox ──(free)──> handled, which takes so long for its signatures and bytes ──> what it sends
+//! ```
+
+use super::World;
+use super::event::Event;
+use crate::plan::SECOND;
+use crate::{Property, SpeedPlan};
+use unisono_types::Timestamp;
+
+/// Room for everything around a block, as in the real host: what is larger closes the link.
+const ENVELOPE_BYTES: usize = 1 << 20;
+
+/// How far agreed time may be ahead of the greatest clock of a correct replica: the most that voters tolerate after
+/// time-outs of their own, and the time a decision takes.
+const AHEAD_MAX: u64 = 61 * SECOND;
+
+/// How far it may lag behind the smallest one when everything has healed and entries are decided.
+const BEHIND_MAX: u64 = 30 * SECOND;
+
+impl World {
+    /// The replica is at work: this waits.
+    pub(super) fn enqueue(&mut self, replica: usize, event: Event) {
+        self.counts.stress.queued_events += 1;
+        let host = &mut self.hosts[replica];
+        host.inbox.push_back(event);
+        if !host.waking {
+            host.waking = true;
+            let at = host.busy_until;
+            self.schedule(at, Event::Free { replica });
+        }
+    }
+
+    /// The replica has done what it was given: the next, in the order in which it came.
+    pub(super) fn work_off(&mut self, replica: usize) {
+        self.hosts[replica].waking = false;
+        if self.hosts[replica].paused {
+            let waiting = std::mem::take(&mut self.hosts[replica].inbox);
+            self.hosts[replica].backlog.splice(0..0, waiting);
+            return;
+        }
+        while self.hosts[replica].busy_until <= self.now {
+            let Some(event) = self.hosts[replica].inbox.pop_front() else { return };
+            self.happen(event);
+        }
+        if !self.hosts[replica].inbox.is_empty() && !self.hosts[replica].waking {
+            self.hosts[replica].waking = true;
+            let at = self.hosts[replica].busy_until;
+            self.schedule(at, Event::Free { replica });
+        }
+    }
+
+    /// When something that this replica sends now leaves it: behind the work that it comes from.
+    pub(super) fn leaves_at(&self, replica: usize) -> u64 {
+        self.now.max(self.hosts[replica].busy_until)
+    }
+
+    /// Whether a message between replicas may travel. Correct replicas send none that may not.
+    pub(super) fn fits(&mut self, from: usize, to: usize, bytes: usize) -> bool {
+        let limit = self.plan.limits.block_bytes as usize + ENVELOPE_BYTES;
+        if bytes > limit && self.hosts[from].liar.is_none() {
+            let text = format!("replica {from} sends {bytes} bytes to replica {to}, whose link takes {limit}");
+            self.checker.report(Property::MessageLimits, text);
+        }
+        bytes <= limit
+    }
+
+    /// Whether this run counts what machines and links take.
+    #[must_use]
+    pub fn takes_time(&self) -> bool {
+        self.plan.speed != SpeedPlan::default()
+    }
+
+    /// Wall clocks jump.
+    pub(super) fn jump(&mut self, replicas: u64, by: i64) {
+        self.counts.stress.clock_jumps += 1;
+        self.greatest_clock = self.greatest_correct_clock();
+        for replica in (0..self.hosts.len()).filter(|replica| replicas & (1 << replica) != 0) {
+            self.hosts[replica].jumped += by;
+            self.hosts[replica].clock.shift(by);
+        }
+    }
+
+    pub(super) fn greatest_correct_clock(&self) -> u64 {
+        let clocks = self.correct().map(|replica| self.hosts[replica].clock.read(self.now).wall);
+        clocks.max().unwrap_or_default().max(self.greatest_clock)
+    }
+
+    /// A correct replica executes an entry with this time.
+    pub(super) fn note_agreed_time(&mut self, replica: usize, timestamp: Timestamp) {
+        if timestamp.0 <= self.agreed {
+            return;
+        }
+        self.agreed = timestamp.0;
+        let greatest = self.greatest_correct_clock();
+        if timestamp.0 > greatest + AHEAD_MAX {
+            let ahead = (timestamp.0 - greatest) / SECOND;
+            let text = format!("replica {replica} executes at a time that is {ahead} s ahead of every correct clock");
+            self.checker.report(Property::AgreedTime, text);
+        }
+    }
+
+    /// At the end of a run: entries that were decided just now stand at the time of now.
+    pub(super) fn check_agreed_time_follows(&mut self) {
+        let clocks = self.correct().map(|replica| self.hosts[replica].clock.read(self.now).wall);
+        let smallest = clocks.min().unwrap_or_default();
+        let recent = self.agreed > 0 && self.decided_at + SECOND >= self.now;
+        if recent && self.agreed + BEHIND_MAX < smallest {
+            let behind = (smallest - self.agreed) / SECOND;
+            let text = format!("agreed time is {behind} s behind every correct clock, although entries are decided");
+            self.checker.report(Property::AgreedTime, text);
+        }
+    }
+
+    /// A correct replica refuses what another one sent, or suspects it.
+    pub(super) fn accuse(&mut self, replica: usize, accused: usize, reason: &str) {
+        if self.hosts[replica].liar.is_none() && self.hosts[accused].liar.is_none() {
+            let text = format!("replica {replica} accuses replica {accused}, which is correct: {reason}");
+            self.checker.report(Property::NoFalseAccusation, text);
+        }
+    }
+}
