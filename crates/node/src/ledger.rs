@@ -20,6 +20,10 @@ pub trait KeptRegister: VoteRegister {
     fn id(&self) -> RegisterId;
     /// What must be durable before its newest answer leaves.
     fn state(&self) -> RegisterState;
+    /// What an answer has become by the time it is durable: a register beside this process may answer meanwhile.
+    fn released(&mut self, answer: RegisterAnswer) -> RegisterAnswer {
+        answer
+    }
 }
 
 impl KeptRegister for Register {
@@ -161,7 +165,10 @@ impl<R: KeptRegister> Ledger<R> {
         }
         let mut kept = Vec::new();
         while let Some((_, promises)) = self.waiting.pop_front_if(|(waits, _)| *waits <= ticket) {
-            kept.extend(promises);
+            kept.extend(promises.into_iter().map(|promise| match promise {
+                Promise::Answered(answer) => Promise::Answered(self.register.released(answer)),
+                Promise::Persisted(_) => promise,
+            }));
         }
         kept
     }

@@ -1,23 +1,22 @@
 //! Agreement algorithms that the simulator can run: how each is made from a disk, and how a liar lies in it.
 
 use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
-use crate::{Abuse, Disk, Identities, Planted, Random};
-use unisono_consensus::{Consensus, Decision};
-use unisono_types::{
-    Bytes, Digest, Membership, Message as _, PublicKey, ReplicaId, SequenceNumber, Signer, VerifyContext,
-};
+use crate::{Abuse, Identities, Planted, Random};
+use unisono_consensus::Consensus;
+use unisono_node::log::Recovered;
+use unisono_types::{Bytes, Digest, Membership, Message as _, PublicKey, RegisterView, ReplicaId, Signer, Step};
 
 /// One algorithm.
 pub trait Algorithm: Consensus + Sized + 'static {
     /// Its name in configurations and on the command line.
     const NAME: &'static str;
 
-    /// An instance as the disk leaves it; on an empty one, a first start.
+    /// An instance as its log leaves it.
     fn create(
         replica: ReplicaId,
         signer: Signer,
         membership: Membership,
-        disk: &Disk,
+        recovered: &Recovered,
         planted: Option<Planted>,
     ) -> Self;
 
@@ -77,10 +76,10 @@ pub trait Algorithm: Consensus + Sized + 'static {
     /// The hash of the block before, from a block's bytes as its log holds them.
     fn parent(block: &Bytes) -> Option<Digest>;
 
-    /// The decisions that the disk's own log holds, from the first on, in order.
+    /// Whose register signed what this message shows, and where it stands with that.
     #[must_use]
-    fn decided(disk: &Disk, context: &VerifyContext) -> Vec<Decision> {
-        let blocks = disk.decided(SequenceNumber(1), Self::parent).into_iter();
-        blocks.map(|block| Self::decision(&block.bytes, context).expect("our own log holds blocks")).collect()
+    fn spoken(bytes: &Bytes) -> Option<(ReplicaId, (RegisterView, Step))> {
+        let _ = bytes;
+        None
     }
 }

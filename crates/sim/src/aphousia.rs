@@ -1,4 +1,4 @@
-//! Aphousia in the simulator: how an instance is made from a disk, and what a liar can say in its words.
+//! Aphousia in the simulator: how an instance is made from a log, and what a liar can say in its words.
 //!
 //! ```text
 //!   own block  ──> the same place with other frames, another time, another parent, without its certificate
@@ -13,15 +13,15 @@
 mod lies;
 
 use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
-use crate::{Abuse, Algorithm, Disk, Identities, Planted, Random};
-use unisono_consensus::Record;
+use crate::{Abuse, Algorithm, Identities, Planted, Random};
 use unisono_consensus::aphousia::{
-    Aphousia, CertifiedBlock, EnteredView, Header, Instance, Message, Position, Recovered, Rules, Settings, Standard,
-    inline_digest, planted::Planted as PlantedRule,
+    self, CertifiedBlock, EnteredView, Header, Instance, Message, Position, Rules, Settings, Standard, inline_digest,
+    planted::Planted as PlantedRule,
 };
+use unisono_node::log::Recovered;
 use unisono_types::{
-    Bytes, Digest, Frame, Membership, Message as _, PublicKey, ReplicaId, SequenceNumber, Signed, Signer, Step,
-    Timestamp, View, Wish, decode, encode,
+    Bytes, Digest, Frame, Membership, Message as _, PublicKey, RegisterView, ReplicaId, SequenceNumber, Signed, Signer,
+    Step, Timestamp, View, Wish, encode,
 };
 
 /// Rules that a plan can ask for.
@@ -52,17 +52,26 @@ impl<R: Variant> Algorithm for Instance<R> {
         replica: ReplicaId,
         signer: Signer,
         membership: Membership,
-        disk: &Disk,
+        recovered: &Recovered,
         planted: Option<Planted>,
     ) -> Self {
         let settings = Settings::new(replica, signer, membership);
-        Self::with_rules(R::of(planted), settings, recovered(disk))
+        let committed = recovered.committed.as_ref();
+        let recovered = aphousia::Recovered {
+            register: recovered.register,
+            proof: committed.map(|block| block.proof.clone()),
+            committed: committed.map(|block| (block.sequence, block.hash, block.bytes.clone())),
+            blocks: recovered.blocks.clone(),
+        };
+        Self::with_rules(R::of(planted), settings, recovered)
     }
 
     fn parent(block: &Bytes) -> Option<Digest> {
-        let (length, rest) = block.split_first_chunk::<4>()?;
-        let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
-        decode::<Header>(header, header.len()).ok().map(|header| header.parent)
+        aphousia::parent_of(block)
+    }
+
+    fn spoken(bytes: &Bytes) -> Option<(ReplicaId, (RegisterView, Step))> {
+        lies::spoken(bytes)
     }
 
     fn kind(bytes: &Bytes) -> Kind {
@@ -141,22 +150,6 @@ impl<R: Variant> Algorithm for Instance<R> {
                 ]
             }
         }
-    }
-}
-
-/// What an instance finds on its disk: the last decided block, and the blocks above it.
-fn recovered(disk: &Disk) -> Recovered {
-    let last = disk.decided(SequenceNumber(1), <Aphousia as Algorithm>::parent).pop();
-    let height = last.as_ref().map_or(SequenceNumber(0), |last| last.sequence);
-    let above = disk.durable().iter().filter_map(|entry| match entry {
-        crate::Entry::Record(Record::Block { sequence, bytes, .. }) if *sequence > height => Some(bytes.clone()),
-        _ => None,
-    });
-    Recovered {
-        register: disk.register().unwrap_or_default(),
-        blocks: above.collect(),
-        proof: last.as_ref().and_then(|last| last.proof.clone()),
-        committed: last.map(|last| (last.sequence, last.hash, last.bytes)),
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Property {
     Linearizability,
     /// Something outstanding was not done in time after everything healed.
     Liveness,
+    /// A correct replica has forgotten what it said, or cannot read what it wrote.
+    Durability,
     /// A correct replica took itself for faulty.
     NoFalseHalt,
     /// Agreed time left the clocks of correct replicas behind, or stayed behind them.
@@ -184,7 +186,11 @@ impl Checker {
                 self.report(Property::NoFalseHalt, format!("replica {replica}, which is correct, stopped: {reason}"));
             }
             // The world looks at these: it knows the clocks, and who is correct.
-            Observation::Timed(_) | Observation::Rejected(_) | Observation::Suspected { .. } => {}
+            Observation::Timed(_)
+            | Observation::Written { .. }
+            | Observation::Spoke { .. }
+            | Observation::Rejected(_)
+            | Observation::Suspected { .. } => {}
             Observation::Starved { .. } => {}
         }
     }

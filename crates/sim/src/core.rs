@@ -5,8 +5,9 @@
 //! signature check is exercised, and an algorithm that the simulator has never heard of can run in it.
 
 use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
-use crate::{Disk, Property, Random};
-use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer};
+use crate::{Property, Random, Seat};
+use unisono_consensus::Provide;
+use unisono_node::log::{CommittedBlock, Group, LogReader, Recovered, Ticket};
 use unisono_types::{
     Bytes, CallAnswer, CallId, Certificate, Digest, MarkReport, RegisterView, Rejected, ReplicaId, RequestNumber,
     SequenceNumber, SessionId, Step, Time, Timestamp, View, ViewChange,
@@ -14,11 +15,11 @@ use unisono_types::{
 
 /// Makes the processes of replicas, at the first start and after each crash, from what their disks hold.
 pub trait Factory {
-    /// The process of `replica`, not yet started.
-    fn create(&self, replica: ReplicaId, disk: &Disk) -> Box<dyn Core>;
+    /// The process of `replica` on its opened log, not yet started.
+    fn create(&self, replica: ReplicaId, log: Log) -> Box<dyn Core>;
 
-    /// The hash of the block before, from a block's bytes as its log holds them.
-    fn parent(&self, block: &Bytes) -> Option<Digest>;
+    /// Reads the hash of the block before from a block's bytes as its log holds them.
+    fn parent(&self) -> fn(&Bytes) -> Option<Digest>;
 
     /// What a message between replicas says, for traces.
     fn describe(&self, bytes: &Bytes) -> String {
@@ -79,6 +80,17 @@ pub trait Factory {
         let _ = (bytes, random);
         None
     }
+}
+
+/// What a process finds when it starts.
+#[derive(Debug)]
+pub struct Log {
+    /// What its log held.
+    pub recovered: Recovered,
+    /// Reads it.
+    pub reader: LogReader,
+    /// Its vote register, as its log says.
+    pub register: Seat,
 }
 
 /// What a register signed for a liar.
@@ -143,10 +155,8 @@ pub enum Input {
     Disconnected(u64),
     /// A timer has come.
     Timeout(u64),
-    /// A write is durable.
-    Persisted(PersistId),
-    /// The register's answer, durable.
-    Answered(RegisterAnswer),
+    /// Everything up to this ticket of its log is durable.
+    Durable(Ticket),
     /// Let one of the runnable tasks go on; the number chooses which.
     Step(u64),
     /// A link to a peer went down or came up.
@@ -170,9 +180,7 @@ pub enum Input {
         /// The peer.
         to: ReplicaId,
         /// Consecutive committed blocks.
-        blocks: Vec<Bytes>,
-        /// Proof of the last one.
-        proof: Bytes,
+        blocks: Vec<CommittedBlock>,
     },
 }
 
@@ -205,31 +213,7 @@ pub enum Effect {
         bytes: Bytes,
     },
     /// Write.
-    Persist {
-        /// To be answered with.
-        id: PersistId,
-        /// What.
-        record: Record,
-    },
-    /// Have the register vote.
-    Certify {
-        /// View.
-        view: RegisterView,
-        /// Step.
-        step: Step,
-        /// Hash.
-        hash: Digest,
-    },
-    /// Have the register enter a view.
-    Advance {
-        /// Which.
-        view: RegisterView,
-    },
-    /// Have the register say where it stands.
-    Attest {
-        /// Nonce of who asks.
-        nonce: [u8; 32],
-    },
+    Write(Group),
     /// Set or stop a timer of the monotonic clock.
     SetTimer {
         /// Which.
@@ -270,6 +254,20 @@ pub enum Observation {
         number: RequestNumber,
         /// Digest of the operation.
         operation: Digest,
+    },
+    /// A block is written.
+    Written {
+        /// Its hash.
+        hash: Digest,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// What its register signed leaves it.
+    Spoke {
+        /// Whose register.
+        replica: ReplicaId,
+        /// Where that register stands with it.
+        place: (RegisterView, Step),
     },
     /// A block is decided.
     Committed {

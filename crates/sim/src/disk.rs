@@ -1,230 +1,348 @@
-//! The log on a simulated disk: appended, synced in groups after a delay, cut by a crash somewhere behind the last
-//! sync.
+//! One machine's disk: files whose writes are lost, torn or kept by chance when the power fails before their sync.
 //!
 //! ```text
-//!   append ──> waiting ──(disk idle)──> syncing ──(delay)──> durable ──> answers go back
-//!                  \________ a crash keeps a prefix of these ____/
+//!   write_at ──> what reads see ──sync──> what survives
+//!                    \____ power loss: each unsynced write is lost, whole, or torn at its sectors
 //! ```
-//! Contract, as of the real log: answers come only when everything up to them is durable, and what survives a crash
-//! is a prefix of what was written (records carry checksums, so a torn tail is cut at its first bad record).
-//! The vote register's state stands in the same log, behind the data it votes for.
+//! The log that ships runs on it ([`unisono_node::log`]). A sync may fail: then what it should have made durable is seen
+//! by reads and lost with the power, and no later sync brings it back, as on real systems. The disk may be full, and
+//! the power may fail between any two operations.
 
 use crate::Random;
 use std::collections::BTreeMap;
-use unisono_consensus::{PersistId, Record, RegisterAnswer};
-use unisono_trusted::RegisterState;
-use unisono_types::{Bytes, Digest, SequenceNumber};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use unisono_node::log::{self, DiskFile, Places};
 
-/// One record of the log.
-#[derive(Clone, Debug)]
-pub enum Entry {
-    /// Of the core.
-    Record(Record),
-    /// The vote register's state after a call.
-    Register(RegisterState),
+/// What disks write as one.
+const SECTOR_BYTES: usize = 512;
+
+/// What an armed disk does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// After so many further operations nothing works any more.
+    Power(u32),
+    /// The next sync fails.
+    Sync,
+    /// The next file finds no room.
+    Full,
 }
 
-/// What its writer waits for.
-#[derive(Clone, Copy, Debug)]
-pub enum Promise {
-    /// The core's write is durable.
-    Persisted(PersistId),
-    /// The register's answer may leave.
-    Answered(RegisterAnswer),
+#[derive(Clone, Default, Debug)]
+struct File {
+    /// What reads see.
+    seen: Vec<u8>,
+    /// What survives.
+    kept: Vec<u8>,
+    /// Places and lengths of unsynced writes.
+    unsynced: Vec<(usize, usize)>,
+    /// Its name survives.
+    named: bool,
 }
 
-/// A decided block in the log.
-#[derive(Clone, Debug)]
-pub struct Decided {
-    /// Its place.
-    pub sequence: SequenceNumber,
-    /// Its hash.
-    pub hash: Digest,
-    /// Its bytes.
-    pub bytes: Bytes,
-    /// The proof of its commit, if one was written for it: blocks decided together share that of the last.
-    pub proof: Option<Bytes>,
+#[derive(Default, Debug)]
+struct Machine {
+    files: BTreeMap<String, File>,
+    armed: Option<Failure>,
+    /// For salts: no two of one machine are equal.
+    salts: u64,
 }
-
-/// Who wrote: a liar may run two cores on one disk, and each must get its own answers.
-pub type Writer = usize;
 
 /// One machine's disk.
-#[derive(Default, Debug)]
-pub struct Disk {
-    durable: Vec<Entry>,
-    blocks: BTreeMap<Digest, (SequenceNumber, Bytes)>,
-    commits: BTreeMap<SequenceNumber, (Digest, Bytes)>,
-    syncing: Vec<(Writer, Entry, Promise)>,
-    waiting: Vec<(Writer, Entry, Promise)>,
-}
+#[derive(Clone, Default, Debug)]
+pub struct Disk(Arc<Mutex<Machine>>);
 
 impl Disk {
-    /// Writes behind everything written before. True: the disk was idle and a sync begins, so that [`Disk::synced`]
-    /// must be called after the disk's delay.
+    /// The directories of one process: its log's and its key's.
     #[must_use]
-    pub fn append(&mut self, writer: Writer, entry: Entry, promise: Promise) -> bool {
-        self.waiting.push((writer, entry, promise));
-        self.begin()
+    pub fn places(&self, process: usize) -> Places {
+        let directory = |kind: &str| {
+            Arc::new(Directory { disk: self.clone(), prefix: format!("{process}/{kind}/") }) as Arc<dyn log::Disk>
+        };
+        Places { log: directory("data"), key: directory("key") }
     }
 
-    fn begin(&mut self) -> bool {
-        let begins = self.syncing.is_empty() && !self.waiting.is_empty();
-        if begins {
-            self.syncing = std::mem::take(&mut self.waiting);
-        }
-        begins
+    /// Something will go wrong.
+    pub fn arm(&self, failure: Failure) {
+        self.machine().armed = Some(failure);
     }
 
-    /// The sync has ended: what may be answered now, and whether the next one begins.
-    #[must_use]
-    pub fn synced(&mut self) -> (Vec<(Writer, Promise)>, bool) {
-        let done = std::mem::take(&mut self.syncing);
-        let promises = done.iter().map(|(writer, _, promise)| (*writer, *promise)).collect();
-        for (_, entry, _) in done {
-            self.keep(entry);
-        }
-        (promises, self.begin())
+    /// Nothing goes wrong any more.
+    pub fn disarm(&self) {
+        self.machine().armed = None;
     }
 
-    /// Power is lost: a prefix of what was on its way survives, how long a one is chance.
-    pub fn crash(&mut self, random: &mut Random) {
-        let mut tail = std::mem::take(&mut self.syncing);
-        tail.append(&mut self.waiting);
-        let survives = random.index(tail.len() + 1);
-        for (_, entry, _) in tail.into_iter().take(survives) {
-            self.keep(entry);
-        }
-    }
-
-    fn keep(&mut self, entry: Entry) {
-        match &entry {
-            Entry::Record(Record::Block { sequence, hash, bytes }) => {
-                self.blocks.insert(*hash, (*sequence, bytes.clone()));
+    /// The power is gone: of what was not synced, chance decides.
+    pub fn power_off(&self, random: &mut Random) {
+        let mut machine = self.machine();
+        machine.armed = None;
+        machine.files.retain(|_, file| file.named || random.chance(500));
+        for file in machine.files.values_mut() {
+            for (start, length) in std::mem::take(&mut file.unsynced) {
+                survive(file, start, length, random);
             }
-            Entry::Record(Record::Commit { sequence, hash, proof }) => {
-                self.commits.insert(*sequence, (*hash, proof.clone()));
-            }
-            Entry::Record(Record::Barrier) | Entry::Register(_) => {}
+            file.named = true;
+            file.seen.clone_from(&file.kept);
         }
-        self.durable.push(entry);
     }
 
-    /// Everything durable, in order.
+    /// What would be found in the log's directory of a process if the power failed now.
     #[must_use]
-    pub fn durable(&self) -> &[Entry] {
-        &self.durable
+    pub fn image(&self, process: usize) -> BTreeMap<String, Vec<u8>> {
+        let prefix = format!("{process}/data/");
+        let machine = self.machine();
+        let files = machine.files.iter().filter(|(name, file)| name.starts_with(&prefix) && file.named);
+        files.map(|(name, file)| (name.clone(), file.kept.clone())).collect()
     }
 
-    /// The register's newest state.
-    #[must_use]
-    pub fn register(&self) -> Option<RegisterState> {
-        self.durable.iter().rev().find_map(|entry| match entry {
-            Entry::Register(state) => Some(*state),
-            Entry::Record(_) => None,
-        })
-    }
-
-    /// A block that was written.
-    #[must_use]
-    pub fn block(&self, hash: &Digest) -> Option<&(SequenceNumber, Bytes)> {
-        self.blocks.get(hash)
-    }
-
-    /// All blocks.
-    pub fn blocks(&self) -> impl Iterator<Item = (&Digest, SequenceNumber, &Bytes)> {
-        self.blocks.iter().map(|(hash, (sequence, bytes))| (hash, *sequence, bytes))
-    }
-
-    /// The decided blocks from `from` on: those below the newest commit, found by their parents. `parent` reads the
-    /// parent's hash from a block's bytes.
-    #[must_use]
-    pub fn decided(&self, from: SequenceNumber, parent: impl Fn(&Bytes) -> Option<Digest>) -> Vec<Decided> {
-        let with_block = |(_, (hash, _)): &(&SequenceNumber, &(Digest, Bytes))| self.blocks.contains_key(hash);
-        let newest = self.commits.iter().rev().find(with_block);
-        let mut at = newest.map(|(_, (hash, _))| *hash);
-        let mut decided = Vec::new();
-        while let Some((hash, (sequence, bytes))) = at.and_then(|hash| self.blocks.get_key_value(&hash)) {
-            if *sequence < from {
-                break;
-            }
-            let proof =
-                self.commits.get(sequence).filter(|(committed, _)| committed == hash).map(|(_, proof)| proof.clone());
-            decided.push(Decided { sequence: *sequence, hash: *hash, bytes: bytes.clone(), proof });
-            at = parent(bytes);
+    /// Puts these files in place of the log's directory of a process: an older copy, or nothing.
+    pub fn replace(&self, process: usize, image: BTreeMap<String, Vec<u8>>) {
+        let prefix = format!("{process}/data/");
+        let mut machine = self.machine();
+        machine.files.retain(|name, _| !name.starts_with(&prefix));
+        for (name, bytes) in image {
+            machine.files.insert(name, File { seen: bytes.clone(), kept: bytes, unsynced: Vec::new(), named: true });
         }
-        decided.reverse();
-        decided
     }
 
-    /// Commits that were written: hash and proof by place.
-    #[must_use]
-    pub const fn commits(&self) -> &BTreeMap<SequenceNumber, (Digest, Bytes)> {
-        &self.commits
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An unsynced write and the power loss.
+fn survive(file: &mut File, start: usize, length: usize, random: &mut Random) {
+    let end = start + length;
+    let mut keep = |from: usize, to: usize| {
+        let (from, to) = (from.clamp(start, end), to.clamp(start, end));
+        file.kept[from..to].copy_from_slice(&file.seen[from..to]);
+    };
+    match random.below(4) {
+        0 => {}
+        1 => keep(start, end),
+        2 => keep(start, (start + random.index(length + 1)) / SECTOR_BYTES * SECTOR_BYTES),
+        _ => {
+            for sector in start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
+                if random.chance(500) {
+                    keep(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+                }
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// Counts an operation against the power that is about to fail.
+    fn operation(&mut self) -> io::Result<()> {
+        match &mut self.armed {
+            Some(Failure::Power(0)) => Err(io::Error::other("the power is gone")),
+            Some(Failure::Power(left)) => {
+                *left -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+struct Directory {
+    disk: Disk,
+    prefix: String,
+}
+
+impl Directory {
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+impl log::Disk for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let machine = self.disk.machine();
+        Ok(machine.files.keys().filter_map(|name| name.strip_prefix(&self.prefix)).map(ToOwned::to_owned).collect())
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        let mut machine = self.disk.machine();
+        machine.operation()?;
+        if machine.armed == Some(Failure::Full) {
+            machine.armed = None;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let name = self.name(name);
+        if machine.files.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let zeros = vec![0; usize::try_from(bytes).expect("simulated files are small")];
+        let file = File { seen: zeros.clone(), kept: zeros, ..File::default() };
+        machine.files.insert(name.clone(), file);
+        Ok(Box::new(Handle { disk: self.disk.clone(), name }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let name = self.name(name);
+        self.disk.machine().file(&name)?;
+        Ok(Box::new(Handle { disk: self.disk.clone(), name }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut machine = self.disk.machine();
+        machine.operation()?;
+        machine.files.remove(&self.name(name)).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut machine = self.disk.machine();
+        machine.operation()?;
+        let of_directory = machine.files.iter_mut().filter(|(name, _)| name.starts_with(&self.prefix));
+        of_directory.for_each(|(_, file)| file.named = true);
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.name(name)
+    }
+
+    fn salt(&self) -> io::Result<[u8; 32]> {
+        let mut machine = self.disk.machine();
+        machine.salts += 1;
+        let mut salt = [0x5a; 32];
+        salt[..8].copy_from_slice(&machine.salts.to_le_bytes());
+        Ok(salt)
+    }
+}
+
+struct Handle {
+    disk: Disk,
+    name: String,
+}
+
+impl DiskFile for Handle {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut machine = self.disk.machine();
+        let seen = &machine.file(&self.name)?.seen;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(seen.len());
+        let count = buffer.len().min(seen.len() - start);
+        buffer[..count].copy_from_slice(&seen[start..start + count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut machine = self.disk.machine();
+        machine.operation()?;
+        let file = machine.file(&self.name)?;
+        let start = usize::try_from(offset).expect("simulated files are small");
+        let room = file.seen.get_mut(start..start + bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(bytes);
+        file.unsynced.push((start, bytes.len()));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut machine = self.disk.machine();
+        machine.operation()?;
+        let fails = machine.armed == Some(Failure::Sync);
+        if fails {
+            machine.armed = None;
+        }
+        let File { seen, kept, unsynced, .. } = machine.file(&self.name)?;
+        for (start, length) in std::mem::take(unsynced) {
+            if !fails {
+                kept[start..start + length].copy_from_slice(&seen[start..start + length]);
+            }
+        }
+        if fails { Err(io::Error::other("the sync failed")) } else { Ok(()) }
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.disk.machine().file(&self.name)?.seen.len() as u64)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
-    fn write(disk: &mut Disk, number: u64) -> bool {
-        disk.append(0, Entry::Record(Record::Barrier), Promise::Persisted(PersistId(number)))
+    fn file(disk: &Disk) -> Box<dyn DiskFile> {
+        let directory = disk.places(0).log;
+        let file = directory.create("f", 2_048).unwrap();
+        directory.sync_directory().unwrap();
+        file
     }
 
-    fn answered(promises: &[(Writer, Promise)]) -> Vec<u64> {
-        let id = |(_, promise): &(Writer, Promise)| match promise {
-            Promise::Persisted(id) => id.0,
-            Promise::Answered(_) => u64::MAX,
-        };
-        promises.iter().map(id).collect()
-    }
-
-    #[test]
-    fn writes_that_come_during_a_sync_share_the_next_one() {
-        let mut disk = Disk::default();
-        assert!(write(&mut disk, 1));
-        assert!(!write(&mut disk, 2));
-        assert!(!write(&mut disk, 3));
-        let (promises, more) = disk.synced();
-        assert_eq!((answered(&promises), more), (vec![1], true));
-        let (promises, more) = disk.synced();
-        assert_eq!((answered(&promises), more), (vec![2, 3], false));
+    fn read(disk: &Disk) -> Vec<u8> {
+        let mut bytes = vec![9; 2_048];
+        disk.places(0).log.open("f").unwrap().read_at(&mut bytes, 0).unwrap();
+        bytes
     }
 
     #[test]
-    fn decided_blocks_are_found_by_their_parents_and_forks_are_left_out() {
-        let mut disk = Disk::default();
-        let name = |place: u64, fork: u8| Digest::of("block", &[&[place as u8, fork]]);
-        // The bytes of a block here are its parent's name.
-        for (place, fork, parent) in [(1, 0, Digest::ZERO), (2, 1, name(1, 0)), (2, 2, name(1, 0)), (3, 2, name(2, 2))]
-        {
-            let (sequence, hash, bytes) = (SequenceNumber(place), name(place, fork), parent.0.to_vec().into());
-            disk.keep(Entry::Record(Record::Block { sequence, hash, bytes }));
+    fn what_was_synced_survives_and_of_the_rest_whole_sectors_do() {
+        let mut fates = BTreeSet::new();
+        for seed in 0..200 {
+            let disk = Disk::default();
+            let handle = file(&disk);
+            handle.write_at(&[1; 512], 0).unwrap();
+            handle.sync().unwrap();
+            handle.write_at(&[2; 1_536], 512).unwrap();
+            disk.power_off(&mut Random::new(seed));
+            let bytes = read(&disk);
+            assert_eq!(bytes[..512], [1; 512], "seed {seed}");
+            let sectors: Vec<u8> = bytes.chunks(512).skip(1).map(|sector| sector[0]).collect();
+            assert!(bytes.chunks(512).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+            fates.insert(sectors);
         }
-        disk.keep(Entry::Record(Record::Commit { sequence: SequenceNumber(3), hash: name(3, 2), proof: Bytes::new() }));
-        let parent = |bytes: &Bytes| bytes.first_chunk().map(|hash| Digest(*hash));
-        let names = |from| -> Vec<Digest> {
-            disk.decided(SequenceNumber(from), parent).iter().map(|decided| decided.hash).collect()
-        };
-        assert_eq!(names(1), [name(1, 0), name(2, 2), name(3, 2)]);
-        assert_eq!(names(3), [name(3, 2)]);
-        assert_eq!(names(4), []);
+        assert_eq!(fates.len(), 8, "every way in which three sectors survive");
     }
 
     #[test]
-    fn a_crash_loses_only_what_was_not_answered_and_only_a_tail() {
-        let mut lengths = [0; 4];
+    fn a_failed_sync_shows_what_it_lost_until_the_power_fails() {
+        let disk = Disk::default();
+        let handle = file(&disk);
+        disk.arm(Failure::Sync);
+        handle.write_at(&[3; 512], 0).unwrap();
+        assert!(handle.sync().is_err());
+        handle.sync().unwrap();
+        assert_eq!(read(&disk)[0], 3);
+        disk.power_off(&mut Random::new(1));
+        assert_eq!(read(&disk)[0], 0);
+    }
+
+    #[test]
+    fn the_power_fails_between_any_two_operations() {
+        let disk = Disk::default();
+        let handle = file(&disk);
+        disk.arm(Failure::Power(1));
+        handle.write_at(&[3; 512], 0).unwrap();
+        assert!(handle.sync().is_err() && handle.write_at(&[4; 1], 0).is_err());
+        disk.power_off(&mut Random::new(1));
+        handle.write_at(&[4; 1], 0).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_was_not_synced_may_be_gone_and_an_older_copy_can_be_put_back() {
+        let mut there = 0;
         for seed in 0..100 {
-            let mut disk = Disk::default();
-            assert!(write(&mut disk, 1));
-            let _ = disk.synced();
-            assert!(write(&mut disk, 2));
-            let _ = write(&mut disk, 3);
-            disk.crash(&mut Random::new(seed));
-            lengths[disk.durable().len()] += 1;
+            let disk = Disk::default();
+            let directory = disk.places(0).log;
+            drop(directory.create("f", 512).unwrap());
+            disk.power_off(&mut Random::new(seed));
+            there += directory.list().unwrap().len();
         }
-        assert_eq!(lengths[0], 0);
-        assert!(lengths[1..].iter().all(|count| *count > 10), "{lengths:?}");
+        assert!((20..80).contains(&there));
+        let disk = Disk::default();
+        let handle = file(&disk);
+        let image = disk.image(0);
+        handle.write_at(&[3; 512], 0).unwrap();
+        handle.sync().unwrap();
+        disk.replace(0, image);
+        assert_eq!(read(&disk)[0], 0);
+        disk.replace(0, BTreeMap::new());
+        assert_eq!(disk.places(0).log.list().unwrap().len(), 0);
     }
 }

@@ -41,27 +41,31 @@ mod plan;
 mod random;
 mod report;
 mod run;
+mod seat;
 pub mod store;
 mod trace;
 mod world;
 
 pub use self::core::{
-    Abuse, Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Observation, Progress,
+    Abuse, Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Log, Moment, Observation, Progress,
 };
 pub use administrator::{Administrator, random_change};
 pub use algorithm::Algorithm;
 pub use check::{Checker, Property, Violation};
 pub use clock::Clock;
 pub use cluster::{ClientId, Cluster};
-pub use disk::{Decided, Disk, Entry, Promise, Writer};
+pub use disk::{Disk, Failure};
 pub use identity::{CLIENTS_MAX, Identities};
 pub use liar::{Liar, RegisterCall, Said};
 pub use lies::{Bend, Bent, Flood, Hearsay, Kind, Show};
 pub use network::{NODES_MAX, Network, Node};
 pub use node::{ReplicaFactory, digest_of_operation};
-pub use plan::{ED25519_EVERY, Fault, Feeding, LiarPlan, NetworkPlan, Plan, Planted, SECOND, Schedule, SpeedPlan};
+pub use plan::{
+    ED25519_EVERY, Fault, Feeding, LiarPlan, NetworkPlan, Plan, Planted, SECOND, Schedule, SpeedPlan, StoragePlan,
+};
 pub use random::Random;
 pub use report::{Counts, FaultCounts, LieCounts, Outcome, OutsideCounts, Report, StressCounts};
 pub use run::{Scope, run_plan, run_planted, run_seed};
+pub use seat::Seat;
 pub use trace::Trace;
 pub use world::{LIVENESS_LIMIT, Parts, World};

@@ -1,26 +1,24 @@
-//! A whole replica: the core that ships, its executor stepped by chance, its log on the simulated disk.
+//! A whole replica: the node that ships, its executor stepped by chance, its log on the simulated disk.
 //!
 //! ```text
-//!   bytes ──parse──verify──> Replica<A> ── Execute ──> Executor<S>, one poll at a time
-//!                              ^   └──────────────────── Done ─────┘
+//!   bytes ──parse──verify──> Node<A> ── Effect ──> world
+//!                              └── observations ──> checkers
 //! ```
-//! The same glue as the real host's event loop, without its threads: what is told to the checkers is what passes
-//! here.
+//! Nothing here joins anything: the ring around the core is [`unisono_node`], the same as in the real host.
 
-use crate::core::{Abuse, Core, Effect, Factory, Input, Observation, Progress};
+use crate::core::{Abuse, Core, Effect, Factory, Input, Log, Observation, Progress};
 use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
-use crate::{Algorithm, Disk, Identities, Plan, Planted, Random, Schedule};
+use crate::{Algorithm, Identities, Plan, Planted, Random, Schedule, Seat};
 use std::marker::PhantomData;
-use unisono_consensus::{Decision, Record};
+use unisono_consensus::Record;
 use unisono_execution::{Executor, Service, Settings as ExecutorSettings};
-use unisono_replica::{
-    ConnectionId, GrantRecord, Input as ReplicaInput, MarkRule, Output as ReplicaOutput, PeerMessage, Replica,
-    Settings, Timer,
-};
+use unisono_node::log::{LogReader, Recovered};
+use unisono_node::{Drive, Effect as NodeEffect, Node, Probe, message, message::encoded, provided};
+use unisono_replica::{ConnectionId, Input as ReplicaInput, MarkRule, PeerMessage, Settings, Timer};
 use unisono_scheduler::{Scheduler, sequential::Sequential, uds::Uds};
 use unisono_types::{
-    Answer, Bytes, CallAnswer, CallId, ClientMessage, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId,
-    Reply, ReplyBody, SequenceNumber, Time, Unverified, Verified, VerifyContext, Work, decode, encode,
+    Answer, Bytes, CallAnswer, CallId, Checkpoint, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId, Reply,
+    ReplyBody, SequenceNumber, Signed, Time, Verified, VerifyContext, Work, decode, encode,
 };
 
 /// Makes replicas of service `S` over algorithm `A`.
@@ -50,30 +48,28 @@ impl<S: Service, A: Algorithm> ReplicaFactory<S, A> {
 }
 
 impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
-    fn create(&self, replica: ReplicaId, disk: &Disk) -> Box<dyn Core> {
+    fn create(&self, replica: ReplicaId, log: Log) -> Box<dyn Core> {
         let context = self.identities.context.clone();
         let signer = self.identities.hosts[usize::from(replica.0)].clone();
         let membership = context.membership.clone();
-        let consensus = A::create(replica, signer.clone(), membership.clone(), disk, self.planted);
+        let Log { recovered, reader, register } = log;
+        let consensus = A::create(replica, signer.clone(), membership.clone(), &recovered, self.planted);
         let settings = Settings { id: replica, signer, membership, marks: self.marks };
         let executor_settings =
             ExecutorSettings { cluster: context.cluster, workers: 0, ..ExecutorSettings::default() };
-        Box::new(Node {
-            id: replica,
-            replica: Replica::new(settings, consensus),
-            executor: Executor::new::<S>(self.scheduler(), executor_settings),
-            decided: A::decided(disk, &context),
+        let executor = Executor::new::<S>(self.scheduler(), executor_settings);
+        let register = (register, recovered.lost);
+        Box::new(Process {
+            node: Node::new(settings, consensus, register, executor, Drive::Step, Watch::default()),
+            log: Some((recovered, reader)),
             identities: self.identities.clone(),
             context,
-            halted: false,
-            executed: SequenceNumber(0),
-            outbox: Vec::new(),
-            done: Vec::new(),
+            effects: Vec::new(),
         })
     }
 
-    fn parent(&self, block: &Bytes) -> Option<Digest> {
-        A::parent(block)
+    fn parent(&self) -> fn(&Bytes) -> Option<Digest> {
+        A::parent
     }
 
     fn describe(&self, bytes: &Bytes) -> String {
@@ -198,228 +194,174 @@ fn wrong_answer(answer: &mut Answer, random: &mut Random) {
 }
 
 /// One replica's process.
-struct Node<A: Algorithm> {
-    id: ReplicaId,
-    replica: Replica<A>,
-    executor: Executor,
-    /// From the own log, to be followed again at the start.
-    decided: Vec<Decision>,
+struct Process<A: Algorithm> {
+    node: Node<A, Seat, Watch>,
+    /// The own log, to be followed again at the start.
+    log: Option<(Recovered, LogReader)>,
     identities: Identities,
     context: VerifyContext,
-    halted: bool,
-    executed: SequenceNumber,
-    outbox: Vec<ReplicaOutput<A::Message>>,
-    done: Vec<Done>,
+    effects: Vec<NodeEffect>,
 }
 
-impl<A: Algorithm> Core for Node<A> {
+/// What passes through a node, for the checkers.
+#[derive(Default)]
+struct Watch(Vec<Observation>);
+
+impl Probe for Watch {
+    fn work(&mut self, work: &Work) {
+        let (kind, digest) = name_of_work(work);
+        self.0.push(Observation::Ordered { kind, digest });
+        match work {
+            Work::Request { session, number, operation, timestamp, .. } => {
+                let (session, number, operation) = (*session, *number, digest_of_operation(operation));
+                self.0.push(Observation::Requested { session, number, operation });
+                self.0.push(Observation::Timed(*timestamp));
+            }
+            Work::Tick(timestamp) => self.0.push(Observation::Timed(*timestamp)),
+            _ => {}
+        }
+    }
+
+    fn done(&mut self, done: &Done) {
+        match done {
+            Done::Executed { session, number, outcome, .. } => {
+                let (session, number, outcome) = (*session, *number, ReplyBody::digest_of(outcome));
+                self.0.push(Observation::Executed { session, number, outcome });
+            }
+            // What was asked shows in the answers, and these in the order.
+            Done::Called { .. } => {}
+            Done::Marked(report) => self.0.push(Observation::Marked(*report)),
+            Done::Starved { flush, tick } => self.0.push(Observation::Starved { flush: *flush, tick: *tick }),
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        match record {
+            Record::Block { hash, bytes, .. } => {
+                self.0.push(Observation::Written { hash: *hash, bytes: bytes.clone() });
+            }
+            Record::Commit { sequence, hash, .. } => {
+                self.0.push(Observation::Committed { sequence: *sequence, hash: *hash });
+            }
+            Record::Barrier => {}
+        }
+    }
+
+    fn checkpoint(&mut self, own: &Signed<Checkpoint>) {
+        let (sequence, root) = (own.statement.sequence, own.statement.root);
+        self.0.push(Observation::Root { sequence, root });
+    }
+}
+
+impl<A: Algorithm> Core for Process<A> {
     fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
-        if self.halted {
+        if self.node.is_halted() {
             return;
         }
         match input {
-            Input::Start => self.start(now, effects),
+            Input::Start => self.start(now),
             Input::Peer { from, bytes } => match self.read_peer(bytes) {
-                Ok(message) => self.pass(now, ReplicaInput::Peer { from, message }, effects),
+                Ok(message) => self.node.push(ReplicaInput::Peer { from, message }),
                 Err(reason) => effects.push(Effect::Observe(Observation::Rejected(reason))),
             },
             Input::Client { client, connection, bytes } => match self.read_client(&bytes) {
                 // Its signature says who it is from; the real host has a link of its own for the administrator.
                 Ok(frame) if matches!(frame.body(), FrameBody::Admin { .. }) => {
-                    self.pass(now, ReplicaInput::Admin(frame), effects);
+                    self.node.push(ReplicaInput::Admin(frame));
                 }
                 Ok(frame) => {
                     let (connection, key) = (ConnectionId(connection), self.identities.client_key(client));
-                    self.pass(now, ReplicaInput::Client { connection, key, frame }, effects);
+                    self.node.push(ReplicaInput::Client { connection, key, frame });
                 }
                 Err(reason) => effects.push(Effect::Observe(Observation::Rejected(reason))),
             },
-            Input::Disconnected(connection) => {
-                self.pass(now, ReplicaInput::Disconnected(ConnectionId(connection)), effects);
-            }
+            Input::Disconnected(connection) => self.node.push(ReplicaInput::Disconnected(ConnectionId(connection))),
             Input::Timeout(timer) => {
                 let timer: Timer = unisono_consensus::TimerId(timer as u32);
-                self.pass(now, ReplicaInput::Timeout(timer), effects);
+                self.node.push(ReplicaInput::Timeout(timer));
             }
-            Input::Persisted(id) => self.pass(now, ReplicaInput::Persisted(id), effects),
-            Input::Answered(answer) => self.pass(now, ReplicaInput::Answered(answer), effects),
-            Input::Link { peer, up } => self.pass(now, ReplicaInput::Link { peer, up }, effects),
-            Input::Outside { call, answer } => self.pass(now, ReplicaInput::Outside { call, answer }, effects),
-            Input::StartAhead(threads) => self.executor.set_start_ahead(threads),
-            Input::Step(pick) => {
-                let runnable = self.executor.runnable();
-                if runnable > 0 {
-                    self.executor.step((pick % runnable as u64) as usize);
-                }
-                self.collect(now, effects);
-            }
-            Input::Provided { to, blocks, proof } => {
-                let message = PeerMessage::Consensus(A::provide(blocks, proof));
-                self.send(to, &message, effects);
+            Input::Durable(ticket) => self.node.durable(ticket, &mut self.effects),
+            Input::Link { peer, up } => self.node.push(ReplicaInput::Link { peer, up }),
+            Input::Outside { call, answer } => self.node.push(ReplicaInput::Outside { call, answer }),
+            Input::StartAhead(threads) => self.node.executor().set_start_ahead(threads),
+            Input::Step(pick) => self.node.step(pick),
+            Input::Provided { to, blocks } => {
+                effects.extend(provided::<A>(blocks).map(|bytes| Effect::Send { to, bytes }));
             }
         }
+        self.node.turn(now, &mut self.effects);
+        self.pass_on(effects);
     }
 
     fn runnable(&self) -> usize {
-        if self.halted { 0 } else { self.executor.runnable() }
+        if self.node.is_halted() { 0 } else { self.node.executor().runnable() }
     }
 
     fn progress(&self) -> Progress {
-        let status = self.replica.status();
+        let status = self.node.replica().status();
         Progress { committed: status.height, executed: status.executed, view: status.view }
     }
 
     fn describe(&self) -> String {
-        let (runnable, schedule) = (self.executor.runnable(), self.executor.status());
-        format!("{runnable} tasks runnable, {schedule:?}, {:?}", self.replica.status().counters)
+        let (runnable, schedule) = (self.node.executor().runnable(), self.node.executor().status());
+        format!("{runnable} tasks runnable, {schedule:?}, {:?}", self.node.replica().status().counters)
     }
 }
 
-impl<A: Algorithm> Node<A> {
-    fn start(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        for decision in std::mem::take(&mut self.decided) {
-            let mut outbox = std::mem::take(&mut self.outbox);
-            self.replica.replay(&decision, &mut outbox);
-            outbox.drain(..).for_each(|output| self.effect(now, output, effects));
-            self.outbox = outbox;
+impl<A: Algorithm> Process<A> {
+    fn start(&mut self, now: Time) {
+        if let Some((recovered, reader)) = self.log.take() {
+            let replayed = self.node.replay(now, &recovered, &reader, &self.context, &mut self.effects);
+            replayed.expect("a log that could be opened a moment ago can be read");
         }
-        self.pass(now, ReplicaInput::Start, effects);
+        self.node.push(ReplicaInput::Start);
     }
 
     fn read_peer(&self, bytes: Bytes) -> Result<Verified<PeerMessage<A::Message>>, Rejected> {
-        Unverified::new(PeerMessage::parse(bytes, &self.context)?).verify(&self.context)
+        message::check_peer(message::parse_peer(bytes, &self.context)?, &self.context)
     }
 
     fn read_client(&self, bytes: &Bytes) -> Result<Verified<Frame>, Rejected> {
-        let limits = &self.context.membership.configuration().limits;
-        let limit = limits.frame_bytes as usize;
-        let ClientMessage::Frame(wire) = decode(bytes, limit + 64).map_err(|_| Rejected::Malformed)?;
-        Unverified::new(Frame::parse(self.context.cluster, wire, limit)?).verify(&self.context)
+        message::check_client(message::parse_client(bytes, &self.context)?, &self.context)
     }
 
-    fn pass(&mut self, now: Time, input: ReplicaInput<A::Message>, effects: &mut Vec<Effect>) {
-        self.handle_one(now, input, effects);
-        self.collect(now, effects);
-    }
-
-    fn handle_one(&mut self, now: Time, input: ReplicaInput<A::Message>, effects: &mut Vec<Effect>) {
-        let mut outbox = std::mem::take(&mut self.outbox);
-        self.replica.handle(now, input, &mut outbox);
-        outbox.drain(..).for_each(|output| self.effect(now, output, effects));
-        self.outbox = outbox;
-    }
-
-    /// What execution has come to, as long as that makes the replica do something.
-    fn collect(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        while !self.halted {
-            let mut done = std::mem::take(&mut self.done);
-            self.executor.take_done(&mut done);
-            let nothing = done.is_empty();
-            for done in done.drain(..) {
-                self.observe(&done, effects);
-                self.handle_one(now, ReplicaInput::Done(done), effects);
-            }
-            self.done = done;
-            let executed = self.executor.executed();
-            if executed > self.executed {
-                self.executed = executed;
-                self.handle_one(now, ReplicaInput::Executed(executed), effects);
-            } else if nothing {
-                return;
-            }
-        }
-    }
-
-    fn observe(&self, done: &Done, effects: &mut Vec<Effect>) {
-        match done {
-            Done::Executed { session, number, outcome, .. } => {
-                let (session, number, outcome) = (*session, *number, ReplyBody::digest_of(outcome));
-                effects.push(Effect::Observe(Observation::Executed { session, number, outcome }));
-            }
-            // What was asked shows in the answers, and these in the order.
-            Done::Called { .. } => {}
-            Done::Marked(report) => effects.push(Effect::Observe(Observation::Marked(*report))),
-            Done::Starved { flush, tick } => {
-                effects.push(Effect::Observe(Observation::Starved { flush: *flush, tick: *tick }));
-            }
-        }
-    }
-
-    fn effect(&mut self, now: Time, output: ReplicaOutput<A::Message>, effects: &mut Vec<Effect>) {
-        match output {
-            ReplicaOutput::Send { to, message } => self.send(to, &message, effects),
-            ReplicaOutput::Broadcast(message) => {
-                if let PeerMessage::Checkpoint(signed) = &message
-                    && signed.replica == self.id
-                {
-                    let (sequence, root) = (signed.statement.sequence, signed.statement.root);
-                    effects.push(Effect::Observe(Observation::Root { sequence, root }));
+    /// In the order in which things leave: first what the checkers see, last what goes to the disk.
+    fn pass_on(&mut self, effects: &mut Vec<Effect>) {
+        effects.extend(self.node.probe_mut().0.drain(..).map(Effect::Observe));
+        for effect in self.effects.drain(..) {
+            match effect {
+                NodeEffect::Send { to, bytes } => {
+                    effects.extend(spoken::<A>(&bytes));
+                    effects.push(Effect::Send { to, bytes });
                 }
-                let bytes = encoded(&message);
-                let all = self.context.membership.ids();
-                effects.extend(all.map(|to| Effect::Send { to, bytes: bytes.clone() }));
-            }
-            ReplicaOutput::Reply { connection, reply } => {
-                effects.push(Effect::Reply { connection: connection.0, bytes: encode(&reply).into() });
-            }
-            ReplicaOutput::Persist { id, record } => {
-                if let Record::Commit { sequence, hash, .. } = &record {
-                    effects.push(Effect::Observe(Observation::Committed { sequence: *sequence, hash: *hash }));
+                NodeEffect::Broadcast(bytes) => {
+                    effects.extend(spoken::<A>(&bytes));
+                    let all = self.context.membership.ids();
+                    effects.extend(all.map(|to| Effect::Send { to, bytes: bytes.clone() }));
                 }
-                effects.push(Effect::Persist { id, record });
-            }
-            ReplicaOutput::Certify { view, step, hash } => effects.push(Effect::Certify { view, step, hash }),
-            ReplicaOutput::Advance { view } => effects.push(Effect::Advance { view }),
-            ReplicaOutput::Attest { nonce } => effects.push(Effect::Attest { nonce }),
-            ReplicaOutput::SetTimer { timer, at } => effects.push(Effect::SetTimer { timer: u64::from(timer.0), at }),
-            ReplicaOutput::Execute(work) => self.execute(work, effects),
-            ReplicaOutput::Ask { call, target, request } => effects.push(Effect::Ask { call, target, request }),
-            ReplicaOutput::Provide(provide) => effects.push(Effect::Provide(provide)),
-            ReplicaOutput::QueryLeaves { query, after, limit } => {
-                let leaves = self.executor.leaves(after.as_deref(), limit);
-                self.handle_one(now, ReplicaInput::Leaves { query, leaves }, effects);
-            }
-            ReplicaOutput::QueryGrants { query, from, limit } => {
-                let grants = self.executor.grants(from, limit).into_iter().map(grant_record).collect();
-                self.handle_one(now, ReplicaInput::Grants { query, grants }, effects);
-            }
-            ReplicaOutput::Halt(reason) => {
-                self.halted = true;
-                effects.push(Effect::Observe(Observation::Halted(reason.to_string())));
-            }
-            ReplicaOutput::Suspect { peer, reason } => {
-                effects.push(Effect::Observe(Observation::Suspected { peer, reason }));
+                NodeEffect::Reply { connection, reply } => {
+                    effects.push(Effect::Reply { connection: connection.0, bytes: encode(&reply).into() });
+                }
+                NodeEffect::SetTimer { timer, at } => effects.push(Effect::SetTimer { timer: u64::from(timer.0), at }),
+                NodeEffect::Ask { call, target, request } => effects.push(Effect::Ask { call, target, request }),
+                NodeEffect::Provide(provide) => effects.push(Effect::Provide(provide)),
+                NodeEffect::Halt(reason) => effects.push(Effect::Observe(Observation::Halted(reason.to_string()))),
+                NodeEffect::Suspect { peer, reason } => {
+                    effects.push(Effect::Observe(Observation::Suspected { peer, reason }));
+                }
             }
         }
-    }
-
-    fn execute(&self, work: Work, effects: &mut Vec<Effect>) {
-        let (kind, digest) = name_of_work(&work);
-        effects.push(Effect::Observe(Observation::Ordered { kind, digest }));
-        if let Work::Request { session, number, operation, .. } = &work {
-            let (session, number, operation) = (*session, *number, digest_of_operation(operation));
-            effects.push(Effect::Observe(Observation::Requested { session, number, operation }));
-        }
-        if let Work::Request { timestamp, .. } | Work::Tick(timestamp) = &work {
-            effects.push(Effect::Observe(Observation::Timed(*timestamp)));
-        }
-        self.executor.submit(work);
-    }
-
-    fn send(&self, to: ReplicaId, message: &PeerMessage<A::Message>, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Send { to, bytes: encoded(message) });
+        effects.extend(self.node.group().map(Effect::Write));
     }
 }
 
-fn encoded<M: Message>(message: &M) -> Bytes {
-    let mut bytes = Vec::with_capacity(256);
-    message.encode(&mut bytes);
-    bytes.into()
-}
-
-fn grant_record(grant: unisono_execution::GrantRecord) -> GrantRecord {
-    let unisono_execution::GrantRecord { number, round, position, path, lock, write, writers_before } = grant;
-    GrantRecord { number, round, position, path, lock, write, writers_before }
+/// What of a register a message to peers shows.
+fn spoken<A: Algorithm>(bytes: &Bytes) -> Option<Effect> {
+    if bytes.first() != Some(&0) {
+        return None;
+    }
+    let (replica, place) = A::spoken(&bytes.slice(1..))?;
+    Some(Effect::Observe(Observation::Spoke { replica, place }))
 }
 
 /// Names an operation for the checkers.

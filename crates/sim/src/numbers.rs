@@ -7,12 +7,14 @@
 //! The smallest thing that an agreement algorithm can be wrong in. What the checkers see: decisions, the places of
 //! frames in them, and whether everything submitted is ordered in the end.
 
-use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Observation, Progress};
+use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Log, Moment, Observation, Progress};
 use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
-use crate::{Algorithm, Disk, Identities, Planted, Random};
+use crate::{Algorithm, Identities, Planted, Random, Seat};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use unisono_consensus::{Decision, Input as ConsensusInput, Output as ConsensusOutput, Record};
+use unisono_node::log::{LogReader, Recovered};
+use unisono_node::{Ledger, Promise};
 use unisono_types::{
     Bytes, Digest, Frame, FrameBody, Message, Rejected, ReplicaId, RequestNumber, SequenceNumber, SessionId, Signer,
     Time, Unverified, Verified, VerifyContext, decode, encode,
@@ -37,23 +39,24 @@ impl<A: Algorithm> NumbersFactory<A> {
 }
 
 impl<A: Algorithm> Factory for NumbersFactory<A> {
-    fn create(&self, replica: ReplicaId, disk: &Disk) -> Box<dyn Core> {
+    fn create(&self, replica: ReplicaId, log: Log) -> Box<dyn Core> {
         let context = &self.identities.context;
         let signer = self.identities.hosts[usize::from(replica.0)].clone();
-        let consensus = A::create(replica, signer, context.membership.clone(), disk, self.planted);
-        let decided = A::decided(disk, context);
+        let Log { recovered, reader, register } = log;
+        let consensus = A::create(replica, signer, context.membership.clone(), &recovered, self.planted);
         Box::new(Numbers {
             consensus,
             context: context.clone(),
-            decided,
+            ledger: Ledger::new(register, recovered.lost),
+            log: Some((recovered, reader)),
             ordered: BTreeMap::new(),
             last: SequenceNumber(0),
             outbox: Vec::new(),
         })
     }
 
-    fn parent(&self, block: &Bytes) -> Option<Digest> {
-        A::parent(block)
+    fn parent(&self) -> fn(&Bytes) -> Option<Digest> {
+        A::parent
     }
 
     fn describe(&self, bytes: &Bytes) -> String {
@@ -99,8 +102,9 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
 struct Numbers<A: Algorithm> {
     consensus: A,
     context: VerifyContext,
-    /// From the own log, to be followed again at the start.
-    decided: Vec<Decision>,
+    ledger: Ledger<Seat>,
+    /// The own log, to be followed again at the start.
+    log: Option<(Recovered, LogReader)>,
     ordered: BTreeMap<Digest, SequenceNumber>,
     last: SequenceNumber,
     outbox: Vec<ConsensusOutput<A::Message>>,
@@ -110,9 +114,7 @@ impl<A: Algorithm> Core for Numbers<A> {
     fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Start => {
-                for decision in std::mem::take(&mut self.decided) {
-                    self.decide(&decision, effects);
-                }
+                self.replay(effects);
                 self.pass(now, ConsensusInput::Start, effects);
                 if self.last > SequenceNumber(0) {
                     self.pass(now, ConsensusInput::Executed(self.last), effects);
@@ -126,12 +128,25 @@ impl<A: Algorithm> Core for Numbers<A> {
             Input::Timeout(timer) => {
                 self.pass(now, ConsensusInput::Timeout(unisono_consensus::TimerId(timer as u32)), effects);
             }
-            Input::Persisted(id) => self.pass(now, ConsensusInput::Persisted(id), effects),
-            Input::Answered(answer) => self.pass(now, ConsensusInput::Answered(answer), effects),
+            Input::Durable(ticket) => {
+                for promise in self.ledger.durable(ticket) {
+                    let input = match promise {
+                        Promise::Persisted(id) => ConsensusInput::Persisted(id),
+                        Promise::Answered(answer) => ConsensusInput::Answered(answer),
+                    };
+                    self.pass(now, input, effects);
+                }
+            }
             Input::Link { peer, up } => self.pass(now, ConsensusInput::Link { peer, up }, effects),
-            Input::Provided { to, blocks, proof } => send(effects, to, &A::provide(blocks, proof)),
+            Input::Provided { to, blocks } => {
+                if let Some(proof) = blocks.last().map(|last| last.proof.clone()) {
+                    let blocks = blocks.into_iter().map(|block| block.bytes).collect();
+                    send(effects, to, &A::provide(blocks, proof));
+                }
+            }
             Input::Disconnected(_) | Input::Step(_) | Input::Outside { .. } | Input::StartAhead(_) => {}
         }
+        effects.extend(self.ledger.group().map(Effect::Write));
     }
 
     fn runnable(&self) -> usize {
@@ -143,7 +158,23 @@ impl<A: Algorithm> Core for Numbers<A> {
     }
 }
 
+/// Bytes of the own log that are read at once.
+const REPLAY_BYTES: usize = 1 << 20;
+
 impl<A: Algorithm> Numbers<A> {
+    fn replay(&mut self, effects: &mut Vec<Effect>) {
+        let Some((recovered, reader)) = self.log.take() else { return };
+        let last = recovered.committed.map_or(SequenceNumber(0), |block| block.sequence);
+        while self.last < last {
+            let blocks = reader.committed(self.last.next(), REPLAY_BYTES).expect("our own log can be read");
+            assert!(!blocks.is_empty(), "a committed block is in the log");
+            for block in blocks {
+                let decision = A::decision(&block.bytes, &self.context).expect("our own log holds blocks");
+                self.decide(&decision, effects);
+            }
+        }
+    }
+
     fn read(&self, bytes: Bytes) -> Result<Verified<A::Message>, Rejected> {
         Unverified::new(A::Message::parse(bytes, &self.context)?).verify(&self.context)
     }
@@ -177,15 +208,22 @@ impl<A: Algorithm> Numbers<A> {
                     effects.extend(all.map(|to| Effect::Send { to, bytes: bytes.clone() }));
                 }
                 ConsensusOutput::Persist { id, record } => {
-                    if let Record::Commit { sequence, hash, .. } = &record {
-                        let observation = Observation::Committed { sequence: *sequence, hash: *hash };
-                        effects.push(Effect::Observe(observation));
+                    match &record {
+                        Record::Block { hash, bytes, .. } => {
+                            let (hash, bytes) = (*hash, bytes.clone());
+                            effects.push(Effect::Observe(Observation::Written { hash, bytes }));
+                        }
+                        Record::Commit { sequence, hash, .. } => {
+                            let (sequence, hash) = (*sequence, *hash);
+                            effects.push(Effect::Observe(Observation::Committed { sequence, hash }));
+                        }
+                        Record::Barrier => {}
                     }
-                    effects.push(Effect::Persist { id, record });
+                    self.ledger.persist(id, record);
                 }
-                ConsensusOutput::Certify { view, step, hash } => effects.push(Effect::Certify { view, step, hash }),
-                ConsensusOutput::Advance { view } => effects.push(Effect::Advance { view }),
-                ConsensusOutput::Attest { nonce } => effects.push(Effect::Attest { nonce }),
+                ConsensusOutput::Certify { view, step, hash } => self.ledger.certify(view, step, hash),
+                ConsensusOutput::Advance { view } => self.ledger.advance(view),
+                ConsensusOutput::Attest { nonce } => self.ledger.attest(nonce),
                 ConsensusOutput::SetTimer { timer, at } => {
                     effects.push(Effect::SetTimer { timer: u64::from(timer.0), at });
                 }

@@ -1,11 +1,12 @@
 //! The checkers against algorithms that are known to be right or wrong: a checker that cannot fail is worth nothing.
 
-use crate::{Abuse, Algorithm, Disk, Identities, Plan, Planted, Property, Random, Scope, run_plan};
+use crate::{Abuse, Algorithm, Identities, Plan, Planted, Property, Random, Scope, run_plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
+use unisono_node::log::Recovered;
 use unisono_types::{
-    Bytes, Digest, Frame, Membership, Rejected, ReplicaId, SequenceNumber, Signer, Time, Timestamp, Verify,
+    Bytes, ClusterId, Digest, Frame, Membership, Rejected, ReplicaId, SequenceNumber, Signer, Time, Timestamp, Verify,
     VerifyContext, decode, encode,
 };
 
@@ -129,9 +130,9 @@ impl<H: Habit> Consensus for Toy<H> {
     }
 
     fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected> {
-        let place: u64 = decode(&bytes[..8], 8).map_err(|_| Rejected::Malformed)?;
-        let frame = Frame::parse(context.cluster, bytes.slice(8..), 1 << 16)?;
-        Ok(decision(place as usize, frame.id(), vec![frame]))
+        let mut log = chain(bytes, context.cluster);
+        let (hash, wire) = log.pop().ok_or(Rejected::Malformed)?;
+        Ok(decision(log.len(), hash, vec![Frame::parse(context.cluster, wire, 1 << 16)?]))
     }
 
     fn status(&self) -> Status {
@@ -142,6 +143,16 @@ impl<H: Habit> Consensus for Toy<H> {
             pending: self.pending.len(),
         }
     }
+}
+
+/// The frames of a block and of all below it, by name.
+fn chain(block: &Bytes, cluster: ClusterId) -> Vec<(Digest, Bytes)> {
+    let wires: Vec<Vec<u8>> = decode(&block[32..], 1 << 24).unwrap();
+    let named = |wire: Vec<u8>| {
+        let wire = Bytes::from(wire);
+        (Frame::parse(cluster, wire.clone(), 1 << 16).unwrap().id(), wire)
+    };
+    wires.into_iter().map(named).collect()
 }
 
 fn decision(place: usize, hash: Digest, frames: Vec<Frame>) -> Decision {
@@ -165,9 +176,10 @@ impl<H: Habit> Toy<H> {
         self.known.insert(frame.id());
         self.pending.remove(&frame.id());
         let (sequence, hash) = (SequenceNumber(self.log.len() as u64 + 1), frame.id());
-        let mut bytes = encode(&(self.log.len() as u64));
-        bytes.extend_from_slice(frame.wire());
+        let mut bytes = self.log.last().map_or(Digest::ZERO, |(parent, _)| *parent).0.to_vec();
         self.log.push((hash, frame.wire().clone()));
+        let wires: Vec<Vec<u8>> = self.log.iter().map(|(_, wire)| wire.to_vec()).collect();
+        bytes.extend_from_slice(&encode(&wires));
         let id = PersistId(self.log.len() as u64);
         outbox.push(Output::Persist { id, record: Record::Block { sequence, hash, bytes: bytes.into() } });
         if H::FORGETS {
@@ -203,23 +215,25 @@ impl<H: Habit> Toy<H> {
 impl<H: Habit> Algorithm for Toy<H> {
     const NAME: &'static str = "toy";
 
-    fn create(replica: ReplicaId, _: Signer, membership: Membership, disk: &Disk, _: Option<Planted>) -> Self {
-        let mut log: Vec<_> =
-            disk.blocks().map(|(hash, sequence, bytes)| (sequence, *hash, bytes.slice(8..))).collect();
-        log.sort();
-        let log: Vec<(Digest, Bytes)> = log.into_iter().map(|(_, hash, bytes)| (hash, bytes)).collect();
+    fn create(
+        replica: ReplicaId,
+        _: Signer,
+        membership: Membership,
+        recovered: &Recovered,
+        _: Option<Planted>,
+    ) -> Self {
+        // Blocks of a toy hold all blocks below them: it is that small.
+        let newest = recovered.blocks.iter().chain(recovered.committed.as_ref().map(|block| &block.bytes));
+        let newest = newest.max_by_key(|bytes| bytes.len());
+        let log = newest.map_or_else(Vec::new, |bytes| chain(bytes, membership.configuration().cluster));
         let known = log.iter().map(|(hash, _)| *hash).collect();
-        let (durable, decided) = (log.len(), disk.commits().len());
+        let decided = recovered.committed.as_ref().map_or(0, |block| block.sequence.0 as usize);
+        let durable = log.len();
         Self { id: replica, membership, durable, decided, log, known, pending: BTreeMap::new(), habit: PhantomData }
     }
 
-    fn parent(_: &Bytes) -> Option<Digest> {
-        None
-    }
-
-    fn decided(disk: &Disk, context: &VerifyContext) -> Vec<Decision> {
-        let blocks = disk.commits().values().filter_map(|(hash, _)| disk.block(hash));
-        blocks.map(|(_, bytes)| Self::decision(bytes, context).unwrap()).collect()
+    fn parent(bytes: &Bytes) -> Option<Digest> {
+        bytes.first_chunk().map(|parent| Digest(*parent))
     }
 
     fn forge(_: &Identities, _: ReplicaId, _: &Bytes, _: &mut Random) -> Vec<Bytes> {

@@ -36,6 +36,8 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// Delay of one sync, from and to.
     pub disk: (u64, u64),
+    /// What else disks do.
+    pub storage: StoragePlan,
     /// Largest skew of a wall clock and largest drift in millionths.
     pub clocks: (u64, u64),
     /// Whether machines learn at once that a link went down or came up.
@@ -80,6 +82,12 @@ pub enum Planted {
     Agreement(PlantedRule),
     /// Of the scheduler.
     Schedule(PlantedSchedule),
+    /// Answers of the register and replies leave before the disk has what they rest on.
+    AnswersBeforeSync,
+    /// A register whose log does not fit its mark speaks all the same.
+    AmnesiaForgiven,
+    /// A register votes for two blocks at one place.
+    RegisterVotesTwice,
 }
 
 impl Planted {
@@ -87,7 +95,11 @@ impl Planted {
     pub fn all() -> impl Iterator<Item = Self> {
         let schedule =
             [PlantedSchedule::ArrivalOrder, PlantedSchedule::TryWithoutSlot, PlantedSchedule::SpawnWithoutSlot];
-        PlantedRule::ALL.into_iter().map(Self::Agreement).chain(schedule.into_iter().map(Self::Schedule))
+        PlantedRule::ALL.into_iter().map(Self::Agreement).chain(schedule.into_iter().map(Self::Schedule)).chain([
+            Self::AnswersBeforeSync,
+            Self::AmnesiaForgiven,
+            Self::RegisterVotesTwice,
+        ])
     }
 
     /// Its name in the output.
@@ -98,6 +110,9 @@ impl Planted {
             Self::Schedule(PlantedSchedule::TryWithoutSlot) => "try-without-turn",
             Self::Schedule(PlantedSchedule::SpawnWithoutSlot) => "spawn-without-turn",
             Self::Schedule(_) => "lock-granted-in-arrival-order",
+            Self::AnswersBeforeSync => "answers-before-sync",
+            Self::AmnesiaForgiven => "amnesia-forgiven",
+            Self::RegisterVotesTwice => "register-votes-twice",
         }
     }
 
@@ -109,6 +124,9 @@ impl Planted {
             Self::Schedule(PlantedSchedule::TryWithoutSlot) => "a try is answered in its thread's turn",
             Self::Schedule(PlantedSchedule::SpawnWithoutSlot) => "a child is born in its parent's turn",
             Self::Schedule(_) => "a lock is granted in the order of turns",
+            Self::AnswersBeforeSync => "an answer leaves when what it rests on is durable",
+            Self::AmnesiaForgiven => "a register key that has spoken never starts from less",
+            Self::RegisterVotesTwice => "a register signs one vote per view and step",
         }
     }
 
@@ -116,8 +134,8 @@ impl Planted {
     #[must_use]
     pub const fn of_schedule(self) -> Option<PlantedSchedule> {
         match self {
-            Self::Agreement(_) => None,
             Self::Schedule(rule) => Some(rule),
+            _ => None,
         }
     }
 }
@@ -129,6 +147,13 @@ pub enum Schedule {
     Sequential,
     /// UDS.
     Uds(Parameters),
+}
+
+/// Failures of disks until everything heals. A process whose disk fails ends, and is started again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoragePlan {
+    /// Groups whose write fails: their sync, for lack of room, or by a loss of power between two operations.
+    pub fails: u64,
 }
 
 /// The links of a cluster.
@@ -182,7 +207,7 @@ pub struct SpeedPlan {
 }
 
 /// How much slower a slow replica is.
-pub const SLOWNESS: u64 = 10;
+pub(crate) const SLOWNESS: u64 = 10;
 
 impl SpeedPlan {
     /// Nanoseconds that `replica` takes for one input.
@@ -211,6 +236,15 @@ pub enum Fault {
         /// Who, as a set of bits.
         replicas: u64,
         /// For how long.
+        down: u64,
+    },
+    /// Power loss, and whoever starts it again gives it an older copy of its log, or none.
+    LoseLog {
+        /// Whose.
+        replica: usize,
+        /// A copy made when it was started before; else the directory is empty.
+        older: bool,
+        /// For how long it is down.
         down: u64,
     },
     /// As by SIGSTOP: nothing is lost, everything comes late.
@@ -403,6 +437,7 @@ impl Plan {
             marks: (4_096, 5 * SECOND),
             network: NetworkPlan::calm(),
             disk: (50, 150),
+            storage: StoragePlan::default(),
             clocks: (0, 0),
             link_hints: true,
             liars: Vec::new(),
@@ -428,6 +463,7 @@ impl Plan {
     pub fn of_seed(seed: u64) -> Self {
         let mut plan = Self::wide(seed);
         plan.harden(&mut Random::new(seed ^ 0x6861_7264));
+        plan.spoil_disks(&mut Random::new(seed ^ 0x6469_736b));
         plan
     }
 
@@ -489,6 +525,26 @@ impl Plan {
     }
 
     /// Clocks that are set, by an administrator or by a time server that was wrong.
+    /// Disks fail, and where a replica more may be faulty one loses its log.
+    fn spoil_disks(&mut self, r: &mut Random) {
+        if r.chance(300) {
+            self.storage.fails = r.pick(&[2, 10, 50]);
+        }
+        let faulty = self.replicas - (self.replicas / 2 + 1);
+        if self.liars.len() >= faulty || !r.chance(250) {
+            return;
+        }
+        let correct: Vec<usize> = (0..self.replicas).filter(|replica| !self.is_liar(*replica)).collect();
+        let replica = r.pick(&correct);
+        let down = r.between(20 * MILLISECOND, SECOND);
+        // A first crash, so that there is an older copy.
+        let first = r.between(SECOND / 2, self.heal_at / 2);
+        let second = r.between(self.heal_at / 2, self.heal_at - 1);
+        self.faults.push((first, Fault::Crash { replicas: 1 << replica, down }));
+        self.faults.push((second, Fault::LoseLog { replica, older: r.chance(500), down }));
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+
     fn clock_trouble(&mut self, r: &mut Random) {
         if !r.chance(200) {
             return;

@@ -172,6 +172,10 @@ pub struct FaultCounts {
     pub byzantine: u64,
     /// Crashes of clients.
     pub client_crash: u64,
+    /// Processes that ended for their disk.
+    pub storage: u64,
+    /// Logs replaced by an older copy or by nothing.
+    pub lost_log: u64,
 }
 
 /// One seed's run.
@@ -267,6 +271,8 @@ impl Report {
         self.faults.pause += faults.pause;
         self.faults.byzantine += faults.byzantine;
         self.faults.client_crash += faults.client_crash;
+        self.faults.storage += faults.storage;
+        self.faults.lost_log += faults.lost_log;
         if outcome.violation.is_some() {
             self.fails(outcome.seed);
             self.violations += 1;

@@ -16,27 +16,26 @@ mod effects;
 mod event;
 mod faults;
 mod lies;
+mod storage;
 mod stress;
 
 use self::event::{Event, Scheduled};
+use self::storage::Store;
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Progress};
-use crate::{Checker, Clock, Counts, Disk, Liar, Network, Plan, Property, Random, Trace};
+use crate::{Checker, Clock, Counts, Disk, Liar, Network, Plan, Planted, Property, Random, Seat, Trace};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use unisono_trusted::Register;
-use unisono_types::{Bytes, CallId, RegisterId, ReplicaId, Signer};
+use unisono_trusted::RegisterState;
+use unisono_types::{Bytes, CallId, RegisterId, RegisterView, ReplicaId, Signer, Step};
 
 /// What is outstanding when everything heals, or is asked for later, must be done within this long.
 pub const LIVENESS_LIMIT: u64 = 10 * crate::plan::SECOND;
 
 /// How often the world looks whether everything is done.
 const WATCH_INTERVAL: u64 = 2_000;
-
-/// Bytes of committed blocks that one answer to a laggard carries, as in the real host.
-const PROVIDED_BYTES_MAX: usize = 1 << 20;
 
 /// The most events of a run: one that takes more goes round in circles.
 const EVENTS_MAX: u64 = 20_000_000;
@@ -85,8 +84,18 @@ struct Host {
     clock: Clock,
     disk: Disk,
     disk_slowness: u64,
-    register: Register,
+    stores: Vec<Store>,
+    register: Seat,
+    /// The registers of the cores, in their order: clones of `register`.
+    seats: Vec<Seat>,
     identity: (RegisterId, Signer),
+    /// Where its register stood with the newest of its statements that left it.
+    spoken: (RegisterView, Step),
+    /// Its register is silent, since its log was lost.
+    lost: bool,
+    /// What its log was at its newest start, and at the one before.
+    newest: BTreeMap<String, Vec<u8>>,
+    older: BTreeMap<String, Vec<u8>>,
     cores: Vec<Box<dyn Core>>,
     /// Which setting of each timer counts.
     timers: BTreeMap<(usize, u64), u64>,
@@ -144,7 +153,9 @@ impl World {
         let hosts = parts.registers.into_iter().enumerate().map(|(replica, identity)| {
             let liar = plan.liars.iter().find(|liar| liar.replica == replica);
             let clock = draw_clock(&plan, &mut random);
-            Host::new(clock, identity, liar.map(|liar| Liar::new(*liar, plan.replicas, random.fork())))
+            let votes_twice = plan.planted == Some(Planted::RegisterVotesTwice);
+            let liar = liar.map(|liar| Liar::new(*liar, plan.replicas, random.fork()));
+            Host::new(clock, identity, liar, votes_twice)
         });
         let hosts: Vec<Host> = hosts.collect();
         let mut world = Self {
@@ -299,6 +310,7 @@ impl World {
         self.network.heal();
         for replica in 0..self.hosts.len() {
             self.hosts[replica].disk_slowness = 0;
+            self.hosts[replica].disk.disarm();
             if !self.hosts[replica].up {
                 self.start(replica);
             }
@@ -382,7 +394,8 @@ impl World {
                 self.hosts[replica].timers.remove(&(core, timer));
                 self.input(replica, core, Input::Timeout(timer));
             }
-            Event::Synced { replica, .. } => self.synced(replica),
+            Event::Synced { replica, core, .. } => self.synced(replica, core),
+            Event::Write { replica, core, .. } => self.write_due(replica, core),
             Event::Step { replica, core, .. } => {
                 self.hosts[replica].steps_pending[core] = false;
                 let pick = self.random.next_u64();
@@ -419,7 +432,8 @@ impl World {
             Event::Timer { replica, core, timer, setting } => {
                 self.hosts[*replica].timers.get(&(*core, *timer)) != Some(setting)
             }
-            Event::Synced { replica, life }
+            Event::Synced { replica, life, .. }
+            | Event::Write { replica, life, .. }
             | Event::Step { replica, life, .. }
             | Event::Inner { replica, life, .. } => {
                 let host = &self.hosts[*replica];
@@ -443,7 +457,8 @@ impl World {
                 (2, *client, *from as u64)
             }
             Event::Timer { replica, timer, .. } => (3, *replica, *timer),
-            Event::Synced { replica, .. } => (4, *replica, 0),
+            Event::Synced { replica, core, .. } => (4, *replica, *core as u64),
+            Event::Write { replica, core, .. } => (13, *replica, *core as u64),
             Event::Step { replica, core, .. } => (5, *replica, *core as u64),
             Event::Inner { replica, core, .. } => (6, *replica, *core as u64),
             Event::ClientTimer { client, .. } => (7, *client, 0),
@@ -518,6 +533,7 @@ impl World {
             self.effect(replica, core, effect);
         }
         self.effects = effects;
+        self.answer_core(replica, core);
     }
 
     fn client_input(&mut self, client: usize, input: ActorInput) {
@@ -534,13 +550,20 @@ impl World {
 }
 
 impl Host {
-    fn new(clock: Clock, identity: (RegisterId, Signer), liar: Option<Liar>) -> Self {
+    fn new(clock: Clock, identity: (RegisterId, Signer), liar: Option<Liar>, votes_twice: bool) -> Self {
+        let register = Seat::new(identity.0, identity.1.clone(), RegisterState::default(), votes_twice);
         Self {
             clock,
             disk: Disk::default(),
             disk_slowness: 0,
-            register: Register::new(identity.0, identity.1.clone()),
+            stores: Vec::new(),
+            register,
+            seats: Vec::new(),
             identity,
+            spoken: (RegisterView(0), Step(0)),
+            lost: false,
+            newest: BTreeMap::new(),
+            older: BTreeMap::new(),
             cores: Vec::new(),
             timers: BTreeMap::new(),
             steps_pending: [false; 2],

@@ -12,12 +12,12 @@ use crate::plan::SECOND;
 use crate::{Identities, Random};
 use unisono_consensus::Consensus;
 use unisono_consensus::aphousia::{
-    Aphousia, Block, CertifiedBlock, Header, Justification, Message, Penalty, Position, inline_digest,
+    Aphousia, Block, CertifiedBlock, EnteredView, Header, Justification, Message, Penalty, Position, inline_digest,
     planted::penalties,
 };
 use unisono_types::{
-    Bytes, Checkpoint, Digest, Frame, FrameBody, Message as _, PublicKey, RegisterView, ReplicaId, SequenceNumber,
-    SessionId, Signature, Signed, Signer, Step, SystemEntry, Timestamp, View, Wish,
+    Bytes, Certificate, Checkpoint, Digest, Frame, FrameBody, Message as _, PublicKey, RegisterView, ReplicaId,
+    SequenceNumber, SessionId, Signature, Signed, Signer, Step, SystemEntry, Timestamp, View, Wish, decode,
 };
 
 /// Frames in one message of a flood: many signatures to check in few events.
@@ -45,6 +45,23 @@ pub(super) fn kind(bytes: &Bytes) -> Kind {
         Some(7) => Kind::Ask,
         Some(8) => Kind::Decided,
         _ => Kind::Other,
+    }
+}
+
+/// Whose register signed a vote or a view change, and where it stands with that.
+pub(super) fn spoken(bytes: &Bytes) -> Option<(ReplicaId, (RegisterView, Step))> {
+    const SMALL_BYTES_MAX: usize = 64 << 10;
+    let value = bytes.get(5..)?;
+    match bytes.first() {
+        Some(1) => {
+            let certificate: Certificate = decode(value, SMALL_BYTES_MAX).ok()?;
+            Some((certificate.replica, (certificate.vote.view, certificate.vote.step)))
+        }
+        Some(3) => {
+            let entered: EnteredView = decode(value, SMALL_BYTES_MAX).ok()?;
+            Some((entered.change.replica, (entered.change.view, Step(0))))
+        }
+        _ => None,
     }
 }
 

@@ -1,37 +1,18 @@
 //! What replicas and clients want of a world: messages, writes, the register's answers, timers.
 
+use super::World;
 use super::event::Event;
-use super::{PROVIDED_BYTES_MAX, World};
 use crate::core::{Abuse, ActorEffect, Effect, Input, Observation};
-use crate::disk::{Entry, Promise};
 use crate::{Liar, RegisterCall, outside};
-use unisono_consensus::{Provide, RegisterAnswer};
-use unisono_trusted::{RegisterState, VoteRegister};
-use unisono_types::{Bytes, CallId, ReplicaId};
+use unisono_trusted::RegisterState;
+use unisono_types::{Bytes, CallId, ReplicaId, VotePosition};
 
 impl World {
     pub(super) fn effect(&mut self, replica: usize, core: usize, effect: Effect) {
-        let Some(effect) = self.bend_effect(replica, core, effect) else { return };
         match effect {
             Effect::Send { to, bytes } => self.send(replica, core, usize::from(to.0), bytes),
             Effect::Reply { connection, bytes } => self.reply(replica, core, connection, bytes),
-            Effect::Persist { id, record } => self.write(replica, core, Entry::Record(record), Promise::Persisted(id)),
-            Effect::Certify { view, step, hash } => {
-                let answer = self.hosts[replica].register.certify(view, step, hash);
-                self.trace.line(self.now, || {
-                    format!("replica {replica}: certify {view:?} {step:?} {hash:?}: {}", answer.is_ok())
-                });
-                self.answer(replica, core, answer.map_or(RegisterAnswer::Refused, RegisterAnswer::Certificate));
-            }
-            Effect::Advance { view } => {
-                let answer = self.hosts[replica].register.advance(view);
-                self.trace.line(self.now, || format!("replica {replica}: advance {view:?}: {}", answer.is_ok()));
-                self.answer(replica, core, answer.map_or(RegisterAnswer::Refused, RegisterAnswer::ViewChange));
-            }
-            Effect::Attest { nonce } => {
-                let attestation = self.hosts[replica].register.attest(nonce);
-                self.answer(replica, core, RegisterAnswer::Attestation(attestation));
-            }
+            Effect::Write(group) => self.write(replica, core, group),
             Effect::SetTimer { timer, at } => self.set_timer(replica, core, timer, at),
             Effect::Provide(provide) => self.provide(replica, core, provide),
             Effect::Ask { call, target, request } => self.ask(replica, core, call, &target, &request),
@@ -55,6 +36,15 @@ impl World {
                         if *sequence > self.checker.decided() && self.hosts[replica].liar.is_none() =>
                     {
                         self.decided_at = self.now;
+                    }
+                    Observation::Written { hash, bytes } => {
+                        if let Some(liar) = &mut self.hosts[replica].liar {
+                            liar.notice_block(*hash, bytes);
+                        }
+                    }
+                    Observation::Spoke { replica: speaker, place } if usize::from(speaker.0) == replica => {
+                        let host = &mut self.hosts[replica];
+                        host.spoken = host.spoken.max(*place);
                     }
                     _ => {}
                 }
@@ -92,19 +82,18 @@ impl World {
     /// A liar may have its register vote for what it likes, as far as an honest register goes along.
     pub(super) fn abuse_register(&mut self, replica: usize, liar: &mut Liar) {
         let RegisterState { view, step, .. } = self.hosts[replica].register.state();
-        let register = &mut self.hosts[replica].register;
+        let register = &self.hosts[replica].register;
         let signed = match liar.abuse(view, step) {
-            Some(RegisterCall::Certify(view, step, hash)) => register.certify(view, step, hash).map(Abuse::Vote),
+            Some(RegisterCall::Certify(view, step, hash)) => {
+                register.sign(VotePosition { view, step, hash }).map(Abuse::Vote)
+            }
             // A register that runs ahead of the views takes part in none of them: who keeps its seat does not.
             Some(RegisterCall::Advance(_)) if liar.plan().keeps_seat => return,
-            Some(RegisterCall::Advance(view)) => register.advance(view).map(Abuse::Departure),
+            Some(RegisterCall::Advance(view)) => register.leave(view).map(Abuse::Departure),
             None => return,
         };
         let Ok(signed) = signed else { return };
         self.hosts[replica].spoke = self.now;
-        let register = &self.hosts[replica].register;
-        let state = register.state();
-        self.write(replica, usize::MAX, Entry::Register(state), Promise::Answered(RegisterAnswer::Refused));
         for bytes in self.factory.show(ReplicaId(replica as u16), &signed, liar.random()) {
             for to in (0..self.hosts.len()).filter(|to| *to != replica) {
                 if liar.random().chance(700) {
@@ -143,39 +132,6 @@ impl World {
         }
     }
 
-    pub(super) fn answer(&mut self, replica: usize, core: usize, answer: RegisterAnswer) {
-        let state = self.hosts[replica].register.state();
-        self.write(replica, core, Entry::Register(state), Promise::Answered(answer));
-    }
-
-    pub(super) fn write(&mut self, replica: usize, writer: usize, entry: Entry, promise: Promise) {
-        if self.hosts[replica].disk.append(writer, entry, promise) {
-            self.begin_sync(replica);
-        }
-    }
-
-    pub(super) fn begin_sync(&mut self, replica: usize) {
-        let (low, high) = self.plan.disk;
-        let host = &self.hosts[replica];
-        let at = self.now + self.random.between(low, high) + host.disk_slowness;
-        let life = host.life;
-        self.schedule(at, Event::Synced { replica, life });
-    }
-
-    pub(super) fn synced(&mut self, replica: usize) {
-        let (promises, more) = self.hosts[replica].disk.synced();
-        if more {
-            self.begin_sync(replica);
-        }
-        for (writer, promise) in promises {
-            let input = match promise {
-                Promise::Persisted(id) => Input::Persisted(id),
-                Promise::Answered(answer) => Input::Answered(answer),
-            };
-            self.input(replica, writer, input);
-        }
-    }
-
     pub(super) fn set_timer(&mut self, replica: usize, core: usize, timer: u64, at: Option<u64>) {
         let host = &mut self.hosts[replica];
         match at {
@@ -189,32 +145,6 @@ impl World {
                 self.schedule(at, Event::Timer { replica, core, timer, setting });
             }
         }
-    }
-
-    /// Reads the log on behalf of a peer that is far behind, as far as one message may carry: up to a block with a
-    /// proof (blocks decided together share that of the last).
-    pub(super) fn provide(&mut self, replica: usize, core: usize, provide: Provide) {
-        let factory = &self.factory;
-        let decided = self.hosts[replica].disk.decided(provide.from, |block| factory.parent(block));
-        let (mut blocks, mut proven, mut proof, mut size) = (Vec::new(), 0, Bytes::new(), 0);
-        for block in decided {
-            if size > PROVIDED_BYTES_MAX && proven > 0 {
-                break;
-            }
-            size += block.bytes.len();
-            blocks.push(block.bytes);
-            if let Some(certificate) = block.proof {
-                (proven, proof) = (blocks.len(), certificate);
-            }
-        }
-        blocks.truncate(proven);
-        if blocks.is_empty() {
-            return;
-        }
-        let life = self.hosts[replica].life;
-        let at = self.now + self.random.between(20, 500);
-        let input = Box::new(Input::Provided { to: provide.to, blocks, proof });
-        self.schedule(at, Event::Inner { replica, core, life, input });
     }
 
     /// Somebody outside is asked, and answers late or never, or is misquoted by a liar.

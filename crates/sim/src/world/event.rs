@@ -52,6 +52,12 @@ pub(super) enum Event {
     },
     Synced {
         replica: usize,
+        core: usize,
+        life: u64,
+    },
+    Write {
+        replica: usize,
+        core: usize,
         life: u64,
     },
     Step {
@@ -92,6 +98,7 @@ impl Event {
             Self::ToReplica { replica, .. }
             | Self::Timer { replica, .. }
             | Self::Synced { replica, .. }
+            | Self::Write { replica, .. }
             | Self::Step { replica, .. }
             | Self::Inner { replica, .. } => Some(*replica),
             _ => None,
@@ -115,6 +122,7 @@ impl Event {
             }
             Self::Timer { replica, timer, .. } => format!("replica {replica}: timer {timer:#x}"),
             Self::Synced { replica, .. } => format!("replica {replica}: disk synced"),
+            Self::Write { replica, .. } => format!("replica {replica}: what waits is written"),
             Self::Step { replica, .. } => format!("replica {replica}: a task steps"),
             Self::Inner { replica, input, .. } => format!("replica {replica}: {input:?}"),
             Self::ClientTimer { client, .. } => format!("client {client}: timer"),

@@ -4,7 +4,6 @@ use super::event::Event;
 use super::{World, connection, draw_drift, draw_skew};
 use crate::core::{ActorInput, Input};
 use crate::{Clock, Fault, Liar};
-use unisono_trusted::Register;
 use unisono_types::ReplicaId;
 
 impl World {
@@ -20,16 +19,14 @@ impl World {
         host.steps_pending = [false; 2];
         host.clock = Clock::starting_at(self.now, life_start, drift, skew + host.jumped);
         host.busy_until = self.now;
-        let (id, signer) = host.identity.clone();
         host.seated = self.now;
-        let kept = host.life > 1 && host.liar.as_ref().is_some_and(|liar| liar.plan().keeps_seat);
-        // A liar's register is a machine of its own, which forgets nothing.
-        let kept = kept.then(|| host.register.state());
-        host.register = match kept.or_else(|| host.disk.register()) {
-            Some(state) => Register::restore(id, signer, state),
-            None => Register::new(id, signer),
-        };
-        host.cores = (0..count).map(|_| self.factory.create(ReplicaId(replica as u16), &host.disk)).collect();
+        let image = host.disk.image(0);
+        host.older = std::mem::replace(&mut host.newest, image);
+        for core in 0..count {
+            if let Err(error) = self.open_core(replica, core) {
+                return self.storage_failed(replica, &error);
+            }
+        }
         self.checker.started(replica);
         for core in 0..count {
             self.input(replica, core, Input::Start);
@@ -37,21 +34,38 @@ impl World {
         self.links_changed(replica, true);
     }
 
+    /// Power loss.
     pub(super) fn crash(&mut self, replica: usize) {
-        let host = &mut self.hosts[replica];
-        if !host.up {
-            return;
+        if self.hosts[replica].up {
+            self.counts.faults.crash += 1;
+            self.end_process(replica, true);
         }
-        self.counts.faults.crash += 1;
+    }
+
+    /// The process ends, by a loss of power or by itself; what it wrote and did not sync the system still has then.
+    pub(super) fn end_process(&mut self, replica: usize, power: bool) {
+        if power {
+            self.lose_power(replica);
+        }
+        let host = &mut self.hosts[replica];
         self.counts.outside.interrupted += host.asked.values().filter(|life| **life == host.life).count() as u64;
         host.up = false;
         host.paused = false;
         host.backlog.clear();
         host.inbox.clear();
         host.cores.clear();
+        host.stores.clear();
         host.timers.clear();
-        host.disk.crash(&mut self.random);
         self.links_changed(replica, false);
+    }
+
+    /// Somebody puts an older copy in place of a replica's log, or nothing.
+    fn lose_log(&mut self, replica: usize, older: bool) {
+        self.crash(replica);
+        self.counts.faults.lost_log += 1;
+        let host = &mut self.hosts[replica];
+        let image = if older { host.older.clone() } else { Default::default() };
+        host.disk.replace(0, image);
     }
 
     pub(super) fn resume(&mut self, replica: usize) {
@@ -99,6 +113,10 @@ impl World {
         let length = match fault {
             Fault::Crash { replicas, down } => {
                 members(*replicas, self.hosts.len()).for_each(|replica| self.crash(replica));
+                *down
+            }
+            Fault::LoseLog { replica, older, down } => {
+                self.lose_log(*replica, *older);
                 *down
             }
             Fault::Pause { replica, length } => {
@@ -166,6 +184,7 @@ impl World {
                     }
                 }
             }
+            Fault::LoseLog { replica, .. } => self.restart(*replica),
             Fault::Pause { replica, .. } => self.resume(*replica),
             Fault::Partition { side, .. } => {
                 for (from, to) in self.divided(*side) {

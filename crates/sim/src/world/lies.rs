@@ -11,13 +11,12 @@
 
 use super::World;
 use super::event::Event;
-use crate::core::Effect;
-use crate::disk::{Disk, Entry, Promise};
 use crate::lies::{Bent, Flood, Hearsay, Kind};
 use crate::plan::SECOND;
-use crate::{Feeding, Liar};
-use unisono_consensus::{Record, RegisterAnswer};
-use unisono_trusted::{RegisterState, VoteRegister};
+use crate::seat::Asked;
+use crate::{Disk, Feeding, Liar};
+use unisono_consensus::RegisterAnswer;
+use unisono_trusted::RegisterState;
 use unisono_types::{Bytes, Certificate, Digest, RegisterView, ReplicaId, Signature, Step, ViewChange, VotePosition};
 
 /// A liar that has not certified for this long while others decide is made anew.
@@ -37,43 +36,29 @@ const PUSHES: [i64; 9] = [
 ];
 
 impl World {
-    /// What a core of a liar wants, or nothing if the liar has done something else in its place.
-    pub(super) fn bend_effect(&mut self, replica: usize, core: usize, effect: Effect) -> Option<Effect> {
-        if !self.keeps_seat(replica) {
-            return Some(effect);
+    /// Answers what a liar's core asked of its register.
+    pub(super) fn answer_core(&mut self, replica: usize, core: usize) {
+        let Some(seat) = self.hosts[replica].seats.get(core).cloned() else { return };
+        for asked in seat.asked() {
+            seat.answer(match asked {
+                Asked::Certify(vote) => RegisterAnswer::Certificate(self.certify_lie(replica, vote)),
+                Asked::Advance(view) => RegisterAnswer::ViewChange(self.advance_lie(replica, view)),
+            });
         }
-        match effect {
-            Effect::Certify { view, step, hash } => self.certify_lie(replica, core, VotePosition { view, step, hash }),
-            Effect::Advance { view } => self.advance_lie(replica, core, view),
-            effect => {
-                if let (Effect::Persist { record: Record::Block { hash, bytes, .. }, .. }, Some(liar)) =
-                    (&effect, &mut self.hosts[replica].liar)
-                {
-                    liar.notice_block(*hash, bytes);
-                }
-                return Some(effect);
-            }
-        }
-        None
     }
 
     pub(super) fn keeps_seat(&self, replica: usize) -> bool {
         self.hosts[replica].liar.as_ref().is_some_and(|liar| liar.plan().keeps_seat)
     }
 
-    fn certify_lie(&mut self, replica: usize, core: usize, vote: VotePosition) {
+    fn certify_lie(&mut self, replica: usize, vote: VotePosition) -> Certificate {
         let wished = Certificate { replica: ReplicaId(replica as u16), vote, signature: Signature([0; 64]) };
-        let answer = match self.bend(replica, &vote) {
-            true => wished,
-            false => match self.hosts[replica].register.certify(vote.view, vote.step, vote.hash) {
-                Ok(certificate) => {
-                    self.hosts[replica].spoke = self.now;
-                    certificate
-                }
-                Err(_) => wished,
-            },
-        };
-        self.answer(replica, core, RegisterAnswer::Certificate(answer));
+        if self.bend(replica, &vote) {
+            return wished;
+        }
+        let Ok(certificate) = self.hosts[replica].register.sign(vote) else { return wished };
+        self.hosts[replica].spoke = self.now;
+        certificate
     }
 
     /// Certifies something else in place of this block, if the liar feels like it; whether it did.
@@ -81,7 +66,7 @@ impl World {
         let Some(mut liar) = self.hosts[replica].liar.take() else { return false };
         let bent = self.bent(replica, &mut liar, vote);
         let signed = bent.and_then(|(name, Bent { view, step, hash, show })| {
-            let certificate = self.hosts[replica].register.certify(view, step, hash).ok()?;
+            let certificate = self.hosts[replica].register.sign(VotePosition { view, step, hash }).ok()?;
             *self.counts.bends.entry(name).or_default() += 1;
             self.hosts[replica].spoke = self.now;
             Some(show(certificate))
@@ -115,7 +100,7 @@ impl World {
         }
     }
 
-    fn advance_lie(&mut self, replica: usize, core: usize, view: RegisterView) {
+    fn advance_lie(&mut self, replica: usize, view: RegisterView) -> ViewChange {
         let host = &mut self.hosts[replica];
         let RegisterState { view: current, step, last } = host.register.state();
         if view > current
@@ -126,18 +111,18 @@ impl World {
             let random = liar.random();
             let above = random.pick(&[1, 1, 2, 5, u64::MAX - step.0]);
             let hash = Digest::of("a liar's garbage", &[&random.next_u64().to_le_bytes()]);
-            if host.register.certify(current, Step(step.0 + above), hash).is_ok() {
+            let vote = VotePosition { view: current, step: Step(step.0 + above), hash };
+            if host.register.sign(vote).is_ok() {
                 self.counts.lies.hidden += 1;
             }
         }
-        let answer = match host.register.advance(view) {
+        match host.register.leave(view) {
             Ok(change) => {
                 host.spoke = self.now;
                 change
             }
             Err(_) => ViewChange { replica: ReplicaId(replica as u16), view, last, signature: Signature([0; 64]) },
-        };
-        self.answer(replica, core, RegisterAnswer::ViewChange(answer));
+        }
     }
 
     /// What a liar says to one peer in place of this, before its habits come in.
@@ -258,14 +243,10 @@ impl World {
     fn reseat(&mut self, replica: usize) {
         self.trace.line(self.now, || format!("liar {replica} begins anew"));
         let host = &mut self.hosts[replica];
-        let state = host.register.state();
         host.up = false;
         host.cores.clear();
         host.timers.clear();
         host.disk = Disk::default();
-        if host.disk.append(usize::MAX, Entry::Register(state), Promise::Answered(RegisterAnswer::Refused)) {
-            let _ = host.disk.synced();
-        }
         self.start(replica);
     }
 

@@ -116,7 +116,8 @@ impl World {
 
     /// A correct replica refuses what another one sent, or suspects it.
     pub(super) fn accuse(&mut self, replica: usize, accused: usize, reason: &str) {
-        if self.hosts[replica].liar.is_none() && self.hosts[accused].liar.is_none() {
+        let silenced = replica == accused && self.hosts[replica].lost;
+        if !silenced && self.hosts[replica].liar.is_none() && self.hosts[accused].liar.is_none() {
             let text = format!("replica {replica} accuses replica {accused}, which is correct: {reason}");
             self.checker.report(Property::NoFalseAccusation, text);
         }
