@@ -102,6 +102,12 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
         mark.lose(lost)?;
     }
     let generation = mark.next_generation(scan.generation);
+    if let (Tail::Whole { at, .. }, Some(newest)) = (&tail, scan.newest_group) {
+        let name = segment_name(newest.segment);
+        let file = disk.open(&name).map_err(|error| StorageError::io("opening", &disk.path(&name), error))?;
+        write_again(&*file, newest.offset..at.offset)
+            .map_err(|error| StorageError::io("writing", &disk.path(&name), error))?;
+    }
     let mut durable = scan.durable();
     let mut writer = match &tail {
         Tail::Whole { at, whole, last: Some((file_length, number)) } if at.offset + SECTOR_BYTES <= *file_length => {
@@ -152,6 +158,8 @@ struct Scan {
     salts: Vec<Salt>,
     index: super::index::Index,
     register: Option<Bytes>,
+    /// Where the newest whole group begins.
+    newest_group: Option<Place>,
     /// Of the newest start.
     generation: Option<u64>,
     committed: Option<(SequenceNumber, Digest)>,
@@ -171,6 +179,7 @@ impl Scan {
             salts: Vec::new(),
             index: super::index::Index::default(),
             register: None,
+            newest_group: None,
             generation: None,
             committed: None,
             committed_at: None,
@@ -282,6 +291,7 @@ impl Scan {
                 group.push(record);
                 if walk.open.is_none() {
                     group.clear();
+                    self.newest_group = Some(Place { segment: number, offset: walk.record_group_at });
                 }
             }
             self.damaged_copies += walk.damaged_copies;
@@ -378,6 +388,15 @@ impl Scan {
         let damaged_copies = self.damaged_copies;
         Ok(Recovered { committed, blocks, torn, damaged_copies, ..Recovered::default() })
     }
+}
+
+/// Writes what stands there once more, and syncs. After a failed sync a system may show what is not on its disk and
+/// never bring it there; the process before this one may have ended for that.
+fn write_again(file: &dyn super::DiskFile, range: std::ops::Range<u64>) -> std::io::Result<()> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).expect("a group fits into memory")];
+    let read = file.read_at(&mut bytes, range.start)?;
+    file.write_at(&bytes[..read], range.start)?;
+    file.sync()
 }
 
 fn is_blank(file: &dyn super::DiskFile, length: u64) -> std::io::Result<bool> {

@@ -20,8 +20,10 @@ impl World {
         host.clock = Clock::starting_at(self.now, life_start, drift, skew + host.jumped);
         host.busy_until = self.now;
         host.seated = self.now;
-        let image = host.disk.image(0);
-        host.older = std::mem::replace(&mut host.newest, image);
+        if self.plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::LoseLog { .. })) {
+            let image = host.disk.image(0);
+            host.older = std::mem::replace(&mut host.newest, image);
+        }
         for core in 0..count {
             if let Err(error) = self.open_core(replica, core) {
                 return self.storage_failed(replica, &error);
