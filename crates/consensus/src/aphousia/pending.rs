@@ -298,6 +298,28 @@ impl Pending {
         frames.filter(|frame| !self.index.contains_key(&frame.id())).cloned().collect()
     }
 
+    /// Frames and bytes of each key, counted anew and held against what is kept.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> BTreeMap<unisono_types::PublicKey, (usize, usize)> {
+        let mut counted: BTreeMap<Owner, Share> = BTreeMap::new();
+        for (arrival, entry) in &self.entries {
+            let share = counted.entry(Owner::of(&entry.frame)).or_default();
+            share.frames += 1;
+            share.bytes += entry.frame.wire().len();
+            share.system += usize::from(is_system(&entry.frame));
+            if !entry.proposed {
+                share.waiting.insert(*arrival);
+            }
+        }
+        assert_eq!(counted, self.shares);
+        let ready = counted.iter().filter(|(_, share)| !share.waiting.is_empty());
+        assert!(ready.map(|(owner, _)| owner).eq(&self.ready));
+        let key = |(owner, share): (Owner, Share)| match owner {
+            Owner::Member(key) | Owner::Client(key) => (key, (share.frames, share.bytes)),
+        };
+        counted.into_iter().map(key).collect()
+    }
+
     /// What must always hold; see the module.
     pub(super) fn invariants(&self) {
         assert_eq!(self.entries.len(), self.index.len(), "index and entries name the same frames");
