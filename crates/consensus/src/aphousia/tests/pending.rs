@@ -1,14 +1,17 @@
 //! What waits: shares, turns, blocks that are waited for, and how often it is shown to the others.
 
+use crate::aphousia::block::CertifiedBlock;
 use crate::aphousia::block::{Block, Header, inline_digest};
+use crate::aphousia::message::Message;
 use crate::aphousia::pending::Pending;
-use crate::aphousia::{Aphousia, share};
+use crate::aphousia::{Aphousia, Recovered, Settings, share};
 use crate::conformance::{Cluster, Conditions, Network};
+use crate::{Consensus, Input, Output};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use unisono_types::{
     Bytes, ClusterId, Epoch, Frame, FrameBody, PublicKey, ReplicaId, RequestNumber, SequenceNumber, SessionId, Signer,
-    SystemEntry,
+    Step as BlockStep, SystemEntry, Time, Verified,
 };
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -218,6 +221,76 @@ fn a_replica_that_gets_nothing_done_shows_less_and_less_and_then_as_much_as_is_d
     network.run(20_000_000);
     assert_eq!(network.verdict(), Ok(()));
     assert_eq!(network.instance(ReplicaId(1)).map(|instance| instance.pending.len()), Some(0), "all is decided");
+}
+
+/// The first block of view 0, which r0 leads, and the frame in it.
+fn first_block(cluster: &Cluster) -> (Block, Frame) {
+    let frame = cluster.frame(1, b"x");
+    let configuration = cluster.membership().configuration();
+    let header = Header {
+        step: BlockStep(1),
+        height: SequenceNumber(1),
+        parent: configuration.digest(),
+        inline: inline_digest(std::slice::from_ref(&frame)),
+        ..Header::genesis(Epoch(0))
+    };
+    (Block::new(configuration.cluster, header, vec![frame.clone()]), frame)
+}
+
+fn instance(cluster: &Cluster, id: u16, recovered: Recovered) -> (Aphousia, Vec<Output<Message>>) {
+    let settings = Settings::new(ReplicaId(id), cluster.host_signer(ReplicaId(id)), cluster.membership().clone());
+    let mut instance = Aphousia::new(settings, recovered);
+    let mut outbox = Vec::new();
+    instance.handle(Time { monotonic: 1, wall: 1 }, Input::Start, &mut outbox);
+    (instance, outbox)
+}
+
+fn offered(outputs: &[Output<Message>]) -> Vec<Frame> {
+    let frames = outputs.iter().filter_map(|output| match output {
+        Output::Offer(frames) => Some(frames.clone()),
+        _ => None,
+    });
+    frames.flatten().collect()
+}
+
+#[test]
+fn only_a_block_that_came_from_its_proposer_is_waited_for() {
+    let cluster = Cluster::new(3, 0);
+    for (from, waits) in [(2, false), (0, true)] {
+        let (mut instance, mut outbox) = instance(&cluster, 1, Recovered::default());
+        let block = Message::Block(CertifiedBlock::bare(first_block(&cluster).0));
+        let message = Verified::own(block);
+        let now = Time { monotonic: 2, wall: 2 };
+        instance.handle(now, Input::Message { from: ReplicaId(from), message }, &mut outbox);
+        assert_eq!(instance.pending.oldest().is_some(), waits, "from r{from}");
+        assert_eq!(instance.status().pending, 0);
+    }
+}
+
+#[test]
+fn an_own_block_that_was_never_certified_gives_its_frames_back_after_a_restart() {
+    let cluster = Cluster::new(3, 0);
+    let (block, frame) = first_block(&cluster);
+    let blocks = vec![CertifiedBlock::bare(block).to_bytes()];
+    let recovered = Recovered { blocks, ..Recovered::default() };
+    assert_eq!(offered(&instance(&cluster, 0, recovered.clone()).1), [frame]);
+    assert_eq!(offered(&instance(&cluster, 1, recovered).1), [], "the leader may still stand by it");
+}
+
+#[test]
+fn frames_that_are_shown_are_offered_once_and_then_not_even_checked() {
+    let cluster = Cluster::new(3, 0);
+    let (mut instance, mut outbox) = instance(&cluster, 1, Recovered::default());
+    let [one, other] = [1, 2].map(|number| cluster.frame(number, b"x"));
+    let shown = Message::Frames(vec![one.clone(), other.clone()]);
+    let now = Time { monotonic: 2, wall: 2 };
+    instance.handle(now, Input::Submit(Verified::own(one.clone())), &mut outbox);
+    assert!(!instance.is_stale(&shown));
+    let input = Input::Message { from: ReplicaId(2), message: Verified::own(shown.clone()) };
+    instance.handle(now, input, &mut outbox);
+    assert_eq!((offered(&outbox), Aphousia::offered(&shown)), (vec![other.clone()], [one, other.clone()].as_slice()));
+    instance.handle(now, Input::Submit(Verified::own(other)), &mut outbox);
+    assert!(instance.is_stale(&shown));
 }
 
 #[derive(Clone, Debug)]
