@@ -98,9 +98,10 @@ pub enum Input<M> {
         /// What it says.
         message: Verified<M>,
     },
-    /// A frame that shall be ordered, admitted by who knows what may be: from a client, from an [`Output::Offer`], or
-    /// our own system entry.
+    /// A frame that shall be ordered, admitted by who knows what may be: from a client, or our own entry.
     Submit(Verified<Frame>),
+    /// A frame of an [`Output::Offer`] that may be ordered. Others know of it, so it is not passed on as it comes.
+    Admitted(Verified<Frame>),
     /// A timer that was set has come.
     Timeout(TimerId),
     /// A write is durable.
@@ -193,7 +194,7 @@ pub enum Output<M> {
     /// messages made by the algorithm's `provide` (see [`Provide`]). The peer is far behind.
     Provide(Provide),
     /// Frames that nobody here has submitted, and that might be ordered: a peer waits for them, or they stood in a
-    /// block that is void. Whoever knows which may be ordered submits those ([`Input::Submit`]).
+    /// block that is void. Whoever knows which may be ordered gives those back ([`Input::Admitted`]).
     Offer(Vec<Frame>),
     /// Evidence of a lie or a fault of a peer, for counters and people.
     Suspect {

@@ -307,7 +307,7 @@ impl<C: Consensus> Replica<C> {
         for frame in core::mem::take(&mut self.offered) {
             match self.order.admission(&frame, now.timestamp()) {
                 // Verified as part of the message or block that it came in.
-                Ok(()) => self.inbox.push_back(consensus::Input::Submit(Verified::own(frame))),
+                Ok(()) => self.inbox.push_back(consensus::Input::Admitted(Verified::own(frame))),
                 Err(Refused::Early) => self.early.keep(&frame),
                 Err(_) => self.counters.useless_offers += 1,
             }

@@ -182,7 +182,7 @@ impl<A: Algorithm> Numbers<A> {
         self.outbox = outbox;
         for frame in offered {
             if !self.ordered.contains_key(&frame.id()) {
-                self.pass(now, ConsensusInput::Submit(Verified::own(frame)), effects);
+                self.pass(now, ConsensusInput::Admitted(Verified::own(frame)), effects);
             }
         }
         if let Some(sequence) = executed {

@@ -7,8 +7,8 @@
 use super::message::{FORWARD_BYTES, Message};
 use super::{Instance, Node, Rules};
 use crate::Output;
-use alloc::{collections::BTreeSet, vec::Vec};
-use unisono_types::{Digest, Frame, Time};
+use alloc::vec::Vec;
+use unisono_types::{Frame, Time};
 
 /// Bytes that are shown before anything is known about what becomes of them: some hundred frames.
 const START_BYTES: usize = 64 << 10;
@@ -84,19 +84,20 @@ impl<R: Rules> Instance<R> {
     /// or another block stands in their place, give their frames back: now, while the register is asked to leave the
     /// view, so that what of them is admitted can stand in the NewView.
     pub(super) fn watch_blocks(&mut self, outbox: &mut Vec<Output<Message>>) {
-        let target = self.target_view();
-        let me = self.me();
+        if self.chain.nodes.is_empty() && !self.pending.waits_for_blocks() {
+            return;
+        }
+        let (target, me) = (self.target_view(), self.me());
         // An own block of an earlier start that its register never stood by is void: another one stands in its place.
         let stands =
             |node: &&Node| node.header().view >= target && (node.own || node.is_valid() || node.proposer != Some(me));
         // Others may invent a block in the leader's name, which it will never stand by.
         let is_its_proposers = |node: &&Node| node.own || node.is_valid() || node.proposer == Some(node.from);
-        let standing: BTreeSet<Digest> =
-            self.chain.nodes.values().filter(stands).map(|node| node.block.hash()).collect();
-        for node in self.chain.nodes.values().filter(stands).filter(is_its_proposers) {
+        let nodes = &self.chain.nodes;
+        for node in nodes.values().filter(stands).filter(is_its_proposers) {
             self.pending.wait_for(&node.block);
         }
-        let frames = self.pending.give_back(|hash| standing.contains(hash));
+        let frames = self.pending.give_back(|hash| nodes.get(hash).as_ref().is_some_and(stands));
         if !frames.is_empty() {
             outbox.push(Output::Offer(frames));
         }

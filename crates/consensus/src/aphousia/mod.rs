@@ -454,6 +454,7 @@ impl<R: Rules> Consensus for Instance<R> {
             Input::Start => self.start(now, outbox),
             Input::Message { from, message } => self.receive(now, from, message.into_inner(), outbox),
             Input::Submit(frame) => self.submit(frame.get(), outbox),
+            Input::Admitted(frame) => drop(self.pending.add(frame.get())),
             Input::Timeout(timer) => self.timeout(now, timer, outbox),
             Input::Answered(answer) => self.answered(answer, outbox),
             Input::Stable(stable) => self.set_stable(stable),

@@ -290,6 +290,10 @@ impl Pending {
         }
     }
 
+    pub(super) fn waits_for_blocks(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
     /// Blocks waited for that are void now, or gone: their frames that do not wait here.
     pub(super) fn give_back(&mut self, stands: impl Fn(&Digest) -> bool) -> Vec<Frame> {
         let void: Vec<Digest> = self.blocks.keys().filter(|hash| !stands(hash)).copied().collect();

@@ -357,7 +357,7 @@ impl<S: Subject> Network<S> {
     fn admit(&mut self, id: ReplicaId) {
         for frame in std::mem::take(&mut self.replica(id).offered) {
             if !self.replica(id).ordered.contains(&frame.id()) {
-                self.input(id, Input::Submit(Verified::own(frame)));
+                self.input(id, Input::Admitted(Verified::own(frame)));
             }
         }
     }

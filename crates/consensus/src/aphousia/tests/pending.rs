@@ -289,8 +289,23 @@ fn frames_that_are_shown_are_offered_once_and_then_not_even_checked() {
     let input = Input::Message { from: ReplicaId(2), message: Verified::own(shown.clone()) };
     instance.handle(now, input, &mut outbox);
     assert_eq!((offered(&outbox), Aphousia::offered(&shown)), (vec![other.clone()], [one, other.clone()].as_slice()));
-    instance.handle(now, Input::Submit(Verified::own(other)), &mut outbox);
+    instance.handle(now, Input::Admitted(Verified::own(other)), &mut outbox);
     assert!(instance.is_stale(&shown));
+}
+
+#[test]
+fn who_leads_in_turn_is_told_of_what_a_client_gave_and_not_of_what_all_were_shown() {
+    let cluster = Cluster::new(3, 1);
+    let (mut instance, _) = instance(&cluster, 1, Recovered::default());
+    let now = Time { monotonic: 2, wall: 2 };
+    for (number, told) in [(1, true), (2, false)] {
+        let frame = Verified::own(cluster.frame(number, b"x"));
+        let mut outbox = Vec::new();
+        instance.handle(now, if told { Input::Submit(frame) } else { Input::Admitted(frame) }, &mut outbox);
+        let sent = outbox.iter().any(|output| matches!(output, Output::Send { message: Message::Frames(_), .. }));
+        assert_eq!(sent, told);
+    }
+    assert_eq!(instance.status().pending, 2);
 }
 
 #[derive(Clone, Debug)]
