@@ -14,7 +14,8 @@
 //!   A send that depends on durability is emitted by the algorithm after the answer, never before.
 //! * An algorithm owns its leader change; nobody outside asks which fault model it has.
 //! * Only verified messages come in ([`unisono_types::Verified`]); a verified message may still be a lie.
-//! * Frames that are decided twice, or of strangers, are the business of who executes.
+//! * Only admitted frames are submitted. Frames that are decided twice all the same, or of strangers, because a leader
+//!   lied, are the business of who executes.
 #![cfg_attr(not(any(test, feature = "conformance")), no_std)]
 extern crate alloc;
 
@@ -51,6 +52,13 @@ pub trait Consensus {
     fn is_stale(&self, message: &Self::Message) -> bool {
         let _ = message;
         false
+    }
+
+    /// The frames that this message shows and nothing else, if that is what it is for: [`Output::Offer`] would hand
+    /// them out. Asked before its signatures are checked, so that frames which would not be admitted cost nothing.
+    fn offered(message: &Self::Message) -> &[Frame] {
+        let _ = message;
+        &[]
     }
 
     /// A view of itself for people and hints; never for a decision.
@@ -90,8 +98,10 @@ pub enum Input<M> {
         /// What it says.
         message: Verified<M>,
     },
-    /// A frame that shall be ordered: from a client, from a peer on a client's behalf, or our own system entry.
+    /// A frame that shall be ordered, admitted by who knows what may be: from a client, or our own entry.
     Submit(Verified<Frame>),
+    /// A frame of an [`Output::Offer`] that may be ordered. Others know of it, so it is not passed on as it comes.
+    Admitted(Verified<Frame>),
     /// A timer that was set has come.
     Timeout(TimerId),
     /// A write is durable.
@@ -183,6 +193,9 @@ pub enum Output<M> {
     /// Read committed records from the log, from `from` on and at most `bytes` of them, and send them to `to` in
     /// messages made by the algorithm's `provide` (see [`Provide`]). The peer is far behind.
     Provide(Provide),
+    /// Frames that nobody here has submitted, and that might be ordered: a peer waits for them, or they stood in a
+    /// block that is void. Whoever knows which may be ordered gives those back ([`Input::Admitted`]).
+    Offer(Vec<Frame>),
     /// Evidence of a lie or a fault of a peer, for counters and people.
     Suspect {
         /// The peer.

@@ -22,9 +22,14 @@ pub(crate) struct AdminEntries {
 }
 
 impl AdminEntries {
+    /// Whether this nonce is neither taken nor forgotten.
+    pub(crate) fn may_take(&self, nonce: u64, recent: SequenceNumber) -> bool {
+        !self.taken.contains_key(&nonce) && recent >= self.floor
+    }
+
     /// Ordered at the decision `sequence`. Whether it takes effect.
     pub(crate) fn take(&mut self, nonce: u64, recent: SequenceNumber, sequence: SequenceNumber) -> bool {
-        if self.taken.contains_key(&nonce) || recent < self.floor || recent >= sequence {
+        if !self.may_take(nonce, recent) || recent >= sequence {
             return false;
         }
         if self.order.len() >= NONCES_MAX

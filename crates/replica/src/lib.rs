@@ -24,6 +24,7 @@ extern crate alloc;
 
 mod accumulator;
 mod admin;
+mod admission;
 mod calls;
 mod checkpoint;
 mod divergence;

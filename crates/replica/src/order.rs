@@ -18,11 +18,11 @@ use crate::admin::AdminEntries;
 use crate::table::SessionTable;
 use crate::tally::Tallies;
 use crate::{ConnectionId, MarkRule};
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
 use unisono_consensus::Decision;
 use unisono_types::{
     AdminEntry, CallAnswer, CallId, Digest, Frame, FrameBody, Membership, Position, PublicKey, Refusal, ReplicaId,
-    RequestNumber, SequenceNumber, SessionId, SystemEntry, Timestamp, Work,
+    SequenceNumber, SessionId, SystemEntry, Timestamp, Work,
 };
 
 /// What walking a decision brings about.
@@ -66,6 +66,8 @@ pub(crate) struct Order {
     mark: LastMark,
     /// The last decision with a request in it that runs.
     last_request: SequenceNumber,
+    /// The greatest nonce among each member's ordered entries. For hints only: what it repeats is not let in.
+    entries: BTreeMap<ReplicaId, u64>,
 }
 
 /// The last effective Mark, and whether there is anything to mark since.
@@ -91,6 +93,7 @@ impl Order {
             tick: Timestamp(0),
             mark: LastMark::default(),
             last_request: SequenceNumber::ZERO,
+            entries: BTreeMap::new(),
         }
     }
 
@@ -107,6 +110,16 @@ impl Order {
     /// The last decision that has a request which runs.
     pub(crate) fn last_request(&self) -> SequenceNumber {
         self.last_request
+    }
+
+    /// The members and limits.
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The greatest nonce of an ordered entry of this member.
+    pub(crate) fn last_entry(&self, member: ReplicaId) -> Option<u64> {
+        self.entries.get(&member).copied()
     }
 
     /// The last effective Mark.
@@ -162,7 +175,13 @@ impl Order {
                     effects.push(Effect::Closed { session: *session, connection: closed.connection });
                 }
             }
-            FrameBody::System { entry, .. } => self.system(decision, *entry, effects),
+            FrameBody::System { entry, nonce } => {
+                if let Some(member) = self.membership.member_by_host_key(&key) {
+                    let last = self.entries.entry(member.id).or_default();
+                    *last = (*last).max(*nonce);
+                }
+                self.system(decision, *entry, effects);
+            }
             FrameBody::Admin { entry, nonce, recent } => {
                 let is_admin = key == self.membership.configuration().admin_key;
                 if is_admin && self.admin.take(*nonce, *recent, sequence) {
@@ -250,20 +269,5 @@ impl Order {
     /// Whether the session is proven not to be open: its opening place lies behind us, and it is not in the table.
     pub(crate) fn proves_absence(&self, session: SessionId, key: &PublicKey) -> bool {
         Position(session.0).sequence() <= self.height && self.table.of(session, key).is_none()
-    }
-
-    /// Whether a frame with this acknowledgement would be held back for the bytes that its session has stored: half
-    /// of what it may, so that the other half is there for the requests that are ordered already.
-    pub(crate) fn is_held_back(
-        &self,
-        session: SessionId,
-        key: &PublicKey,
-        lowest: RequestNumber,
-        reply_bytes: u32,
-    ) -> bool {
-        self.table.of(session, key).is_some_and(|session| {
-            let bound = u64::from(reply_bytes) / 2;
-            session.stored_bytes() >= bound && session.stored_bytes_from(lowest) >= bound
-        })
     }
 }

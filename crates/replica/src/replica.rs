@@ -3,13 +3,13 @@
 mod outside;
 mod search;
 
+use crate::admission::{EVER, EarlyFrames, Refused};
 use crate::calls::{Calls, Question};
 use crate::checkpoint::{Checkpoints, Verdict};
 use crate::divergence::Divergence;
 use crate::order::{Effect, Order};
 use crate::proposals::{self, OWN_TIMERS, Proposals, Step};
 use crate::replies::{Replies, is_short};
-use crate::session::Place;
 use crate::table::outcome_digest;
 use crate::{
     ConnectionId, Counters, GrantsRequest, Input, LeavesRequest, Output, PeerMessage, QueryId, Settings, Status, Timer,
@@ -37,10 +37,6 @@ const CALLS: Timer = TimerId(OWN_TIMERS | 6);
 const CHECKPOINT_AGAIN_MICROSECONDS: u64 = 1_000_000;
 const CHECKPOINT_AGAIN_MICROSECONDS_MAX: u64 = 30_000_000;
 
-/// An empty frame keeps its session alive when it comes after this part of the idle limit; earlier ones only say where
-/// the client is.
-const KEEP_ALIVE_PARTS: u64 = 8;
-
 /// One replica around the consensus instance `C`.
 #[derive(Clone, Debug)]
 pub struct Replica<C: Consensus> {
@@ -50,6 +46,7 @@ pub struct Replica<C: Consensus> {
     checkpoints: Checkpoints,
     proposals: Proposals,
     replies: Replies,
+    early: EarlyFrames,
     calls: Calls,
     /// The timer for what was submitted about them runs.
     calls_watched: bool,
@@ -66,6 +63,8 @@ pub struct Replica<C: Consensus> {
     halted: bool,
     counters: Counters,
     inbox: VecDeque<consensus::Input<C::Message>>,
+    /// Frames to be admitted or not, once all that was decided before is walked.
+    offered: Vec<Frame>,
     effects: Vec<Effect>,
     steps: Vec<Step>,
 }
@@ -91,6 +90,7 @@ impl<C: Consensus> Replica<C> {
             checkpoints: Checkpoints::new(membership),
             proposals: Proposals::new(settings.marks, membership.configuration().limits.session_idle),
             replies: Replies::default(),
+            early: EarlyFrames::default(),
             calls: Calls::default(),
             calls_watched: false,
             divergence: None,
@@ -105,6 +105,7 @@ impl<C: Consensus> Replica<C> {
             halted: false,
             counters: Counters::default(),
             inbox: VecDeque::new(),
+            offered: Vec::new(),
             effects: Vec::new(),
             steps: Vec::new(),
             settings,
@@ -182,12 +183,14 @@ impl<C: Consensus> Replica<C> {
     /// Feeds consensus until it has nothing more to say and we have nothing more to propose.
     fn drain(&mut self, now: Time, out: &mut Vec<Output<C::Message>>) {
         let mut outputs = Vec::new();
+        self.admit_offered(now);
         while let Some(input) = self.inbox.pop_front() {
             let height = self.order.height();
             self.consensus.handle(now, input, &mut outputs);
             for output in outputs.drain(..) {
                 self.consensus_output(output, out);
             }
+            self.admit_offered(now);
             if self.order.height() != height && self.started {
                 self.propose(now, out, Proposals::walked);
             }
@@ -209,6 +212,7 @@ impl<C: Consensus> Replica<C> {
             consensus::Output::SetTimer { timer, at } => Output::SetTimer { timer, at },
             consensus::Output::Provide(provide) => Output::Provide(provide),
             consensus::Output::Suspect { peer, reason } => Output::Suspect { peer, reason },
+            consensus::Output::Offer(frames) => return self.offered.extend(frames),
             consensus::Output::Decide(decision) => return self.decided(&decision, out),
         });
     }
@@ -255,9 +259,14 @@ impl<C: Consensus> Replica<C> {
         self.replies.heard(connection);
         let wanted = match frame.body() {
             FrameBody::Requests { session, lowest_unacknowledged, requests } => {
-                self.requests(now, connection, key, *session, *lowest_unacknowledged, requests)
+                self.speaks_for(connection, key, *session);
+                let (lowest, now) = (*lowest_unacknowledged, now.timestamp());
+                self.requests(connection, frame.get(), *session, lowest, requests, now)
             }
-            FrameBody::Open { nonce, recent } => self.open(connection, key, *nonce, *recent),
+            FrameBody::Open { nonce, recent } => {
+                let open = self.open(connection, key, *nonce, *recent);
+                open && self.order.admission(frame.get(), now.timestamp()).is_ok()
+            }
             FrameBody::Close { session } => self.speaks_for(connection, key, *session),
             FrameBody::System { .. } | FrameBody::Admin { .. } | FrameBody::Called { .. } => {
                 self.counters.foreign_frames += 1;
@@ -273,35 +282,36 @@ impl<C: Consensus> Replica<C> {
     /// again because it needs it.
     fn requests(
         &mut self,
-        now: Time,
         connection: ConnectionId,
-        key: PublicKey,
+        frame: &Frame,
         id: SessionId,
         lowest: RequestNumber,
         requests: &[(RequestNumber, unisono_types::Bytes)],
+        now: Timestamp,
     ) -> bool {
-        if !self.speaks_for(connection, key, id) {
-            return false;
+        let replies = &mut self.replies;
+        let admitted = self.order.requests(id, &frame.key(), lowest, requests, now, |number, stored| {
+            let body = stored.body();
+            replies.say(Some(connection), || Answer::Executed { session: id, number, body });
+        });
+        match admitted {
+            Err(Refused::HeldBack) => self.counters.held_back_frames += 1,
+            Err(Refused::Early) => self.early.keep(frame),
+            _ => {}
         }
-        let Some(session) = self.order.table.of(id, &key) else { return false };
-        let limits = &self.settings.membership.configuration().limits;
-        let keeps_alive = session.active.after(limits.session_idle / KEEP_ALIVE_PARTS) < now.timestamp();
-        let mut new = requests.is_empty() && (lowest > session.lowest() || keeps_alive);
-        for (number, _) in requests {
-            match self.order.table.place(session, *number, lowest) {
-                Place::New => new = true,
-                Place::Finished(stored) => {
-                    let body = stored.body();
-                    self.replies.say(Some(connection), || Answer::Executed { session: id, number: *number, body });
-                }
-                Place::Acknowledged | Place::Running | Place::Beyond => {}
+        admitted.is_ok()
+    }
+
+    /// Frames that a peer shows or a void block leaves go into the order on the same terms as those of clients.
+    fn admit_offered(&mut self, now: Time) {
+        for frame in core::mem::take(&mut self.offered) {
+            match self.order.admission(&frame, now.timestamp()) {
+                // Verified as part of the message or block that it came in.
+                Ok(()) => self.inbox.push_back(consensus::Input::Admitted(Verified::own(frame))),
+                Err(Refused::Early) => self.early.keep(&frame),
+                Err(_) => self.counters.useless_offers += 1,
             }
         }
-        if new && !requests.is_empty() && self.order.is_held_back(id, &key, lowest, limits.reply_bytes) {
-            self.counters.held_back_frames += 1;
-            return false;
-        }
-        new
     }
 
     /// Notes that the session's client is heard on this connection. Whether the session is open; if it is proven not
@@ -374,6 +384,7 @@ impl<C: Consensus> Replica<C> {
                     open.connection = connection;
                 }
                 self.replies.say(connection, || Answer::Opened { nonce, session });
+                self.offered.extend(self.early.take(session, &key));
             }
             Effect::NotOpened { key, nonce, reason } => {
                 let connection = self.replies.opener(key, nonce);
@@ -436,7 +447,9 @@ impl<C: Consensus> Replica<C> {
     }
 
     fn submit_own(&mut self, entry: SystemEntry) {
-        self.next_nonce = self.next_nonce.wrapping_add(1);
+        // Above all that is ordered of this replica, also when its clock was set back since: else it is a repetition.
+        let ordered = self.order.last_entry(self.settings.id).unwrap_or_default();
+        self.next_nonce = self.next_nonce.max(ordered).saturating_add(1);
         let frame = self.sign(FrameBody::System { entry, nonce: self.next_nonce });
         self.inbox.push_back(consensus::Input::Submit(frame));
     }
@@ -611,7 +624,10 @@ impl<C: Consensus> Replica<C> {
     /// Whether a peer's message would be ignored, so that its signatures need no check.
     #[must_use]
     pub fn is_stale(&self, message: &PeerMessage<C::Message>) -> bool {
-        matches!(message, PeerMessage::Consensus(message) if self.consensus.is_stale(message))
+        let PeerMessage::Consensus(message) = message else { return false };
+        let offered = C::offered(message);
+        let useless = |frame: &Frame| !matches!(self.order.admission(frame, EVER), Ok(()) | Err(Refused::Early));
+        self.consensus.is_stale(message) || (!offered.is_empty() && offered.iter().all(useless))
     }
 
     /// The consensus instance, for the views that its algorithm offers.
@@ -622,7 +638,8 @@ impl<C: Consensus> Replica<C> {
 
     fn invariants(&self) {
         assert!(self.executed <= self.order.height(), "execution cannot be ahead of the order");
-        assert!(self.halted || self.inbox.is_empty(), "consensus has had everything that was for it");
+        let given = self.inbox.is_empty() && self.offered.is_empty();
+        assert!(self.halted || given, "consensus has had everything that was for it");
     }
 }
 

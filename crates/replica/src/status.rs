@@ -55,7 +55,7 @@ impl Status {
     }
 }
 
-/// Frames of clients that were not let in, by reason.
+/// Frames that were not let in, by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Signed by another key than the connection's, or a system entry.
@@ -64,4 +64,6 @@ pub struct Counters {
     pub held_back_frames: u64,
     /// Of a session that is not open.
     pub sessionless_frames: u64,
+    /// Shown by a peer, or left by a void block, and of no use: of a stranger or done already.
+    pub useless_offers: u64,
 }

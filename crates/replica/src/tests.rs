@@ -1,5 +1,6 @@
 //! Stories about whole replicas, over a plain total order and a small world.
 
+mod admission;
 mod aphousia;
 mod instant;
 mod marks;

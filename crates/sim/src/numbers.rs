@@ -197,6 +197,7 @@ impl<A: Algorithm> Numbers<A> {
         let mut outbox = std::mem::take(&mut self.outbox);
         self.consensus.handle(now, input, &mut outbox);
         let mut executed = None;
+        let mut offered = Vec::new();
         for output in outbox.drain(..) {
             match output {
                 ConsensusOutput::Send { to, message } => send(effects, to, &message),
@@ -228,6 +229,7 @@ impl<A: Algorithm> Numbers<A> {
                     effects.push(Effect::SetTimer { timer: u64::from(timer.0), at });
                 }
                 ConsensusOutput::Provide(provide) => effects.push(Effect::Provide(provide)),
+                ConsensusOutput::Offer(frames) => offered.extend(frames),
                 ConsensusOutput::Suspect { peer, reason } => {
                     effects.push(Effect::Observe(Observation::Suspected { peer, reason }));
                 }
@@ -238,6 +240,11 @@ impl<A: Algorithm> Numbers<A> {
             }
         }
         self.outbox = outbox;
+        for frame in offered {
+            if !self.ordered.contains_key(&frame.id()) {
+                self.pass(now, ConsensusInput::Admitted(Verified::own(frame)), effects);
+            }
+        }
         if let Some(sequence) = executed {
             self.pass(now, ConsensusInput::Executed(sequence), effects);
         }

@@ -108,7 +108,7 @@ impl<R: Rules> Instance<R> {
         for hash in void {
             self.chain.remove_with_descendants(&hash);
         }
-        self.pending.forget_proposed();
+        self.forget_proposed();
         if let Some(tip) = self.chain.tip(view).map(|node| node.block.hash()) {
             self.mark_proposed(&tip);
         }
@@ -154,14 +154,11 @@ impl<R: Rules> Instance<R> {
     }
 
     /// Half the time is over: perhaps the leader was never told. Else an entry shown to me alone accuses a correct one.
-    pub(super) fn forward(&mut self, outbox: &mut Vec<Output<Message>>) {
+    pub(super) fn forward(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         if let Some(patience) = &mut self.patience {
             patience.forwarded = true;
         }
-        let frames = self.pending.unproposed(super::message::FORWARD_BYTES);
-        if !frames.is_empty() {
-            outbox.push(Output::Broadcast(Message::Frames(frames)));
-        }
+        self.show_waiting(now, outbox);
     }
 
     pub(super) fn link_changed(&mut self, now: Time, peer: ReplicaId, up: bool, outbox: &mut Vec<Output<Message>>) {
@@ -247,7 +244,7 @@ impl<R: Rules> Instance<R> {
         }
         if self.wish_stands() {
             self.wish(self.seat.view.next(), outbox);
-            self.forward(outbox);
+            self.forward(now, outbox);
         }
         outbox.push(Output::Broadcast(self.position()));
         self.retry_wants(outbox);

@@ -26,12 +26,14 @@ mod block;
 mod catchup;
 mod chain;
 mod change;
+mod forward;
 mod message;
 mod pending;
 #[cfg(any(test, feature = "planted"))]
 pub mod planted;
 mod propose;
 mod rules;
+mod share;
 mod timers;
 mod votes;
 
@@ -47,6 +49,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use catchup::CatchUp;
 use chain::{Chain, Node, Root};
 use change::{Changes, Patience};
+use forward::Forwarding;
 use pending::Pending;
 use timers::Timers;
 use unisono_trusted::RegisterState;
@@ -162,6 +165,7 @@ pub struct Instance<R> {
     seat: Seat,
     chain: Chain,
     pending: Pending,
+    forwarding: Forwarding,
     changes: Changes,
     catchup: CatchUp,
     timers: Timers,
@@ -220,6 +224,7 @@ impl<R: Rules> Instance<R> {
             seat,
             chain,
             pending,
+            forwarding: Forwarding::default(),
             changes: Changes::default(),
             catchup: CatchUp::default(),
             timers: Timers::default(),
@@ -239,9 +244,7 @@ impl<R: Rules> Instance<R> {
             if recovered.block.header().height <= self.chain.height() {
                 continue;
             }
-            recovered.block.frames().iter().for_each(|frame| {
-                self.pending.add(frame);
-            });
+            self.pending.wait_for(&recovered.block);
             certificates.extend([recovered.certificate, recovered.parent_certificate].into_iter().flatten());
             let mut node = Node::new(recovered.block, self.settings.id);
             node.stored = true;
@@ -304,7 +307,7 @@ impl<R: Rules> Instance<R> {
             Message::Vote(certificate) => self.receive_vote(from, certificate, outbox),
             Message::Wish(wish) => self.changes.add_wish(wish),
             Message::ViewChange(entered) => self.changes.add_change(entered),
-            Message::Frames(frames) => self.receive_frames(now, &frames),
+            Message::Frames(frames) => self.offer(frames, outbox),
             Message::Fetch(hash) => self.serve_block(now, from, hash, outbox),
             Message::Status(position) => self.receive_status(now, from, position, outbox),
             Message::Ask(after) => self.serve_decided(now, from, after, outbox),
@@ -323,19 +326,13 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    fn receive_frames(&mut self, now: Time, frames: &[Frame]) {
-        for frame in frames {
-            self.pending.add_forwarded(frame, now.monotonic);
-        }
-    }
-
     fn timeout(&mut self, now: Time, timer: TimerId, outbox: &mut Vec<Output<Message>>) {
         if !self.timers.fired(timer, now, outbox) {
             return;
         }
         match timer {
             timers::REPLACE => self.lose_patience(outbox),
-            timers::FORWARD => self.forward(outbox),
+            timers::FORWARD => self.forward(now, outbox),
             timers::RETRY => self.retry(now, outbox),
             timers::STATUS => {
                 outbox.push(Output::Broadcast(self.position()));
@@ -389,6 +386,7 @@ impl<R: Rules> Instance<R> {
         while self.decide_next(now, outbox) {}
         self.propose(now, outbox);
         self.use_register(now, outbox);
+        self.watch_blocks(outbox);
         self.arm_timers(now, outbox);
     }
 
@@ -456,6 +454,7 @@ impl<R: Rules> Consensus for Instance<R> {
             Input::Start => self.start(now, outbox),
             Input::Message { from, message } => self.receive(now, from, message.into_inner(), outbox),
             Input::Submit(frame) => self.submit(frame.get(), outbox),
+            Input::Admitted(frame) => drop(self.pending.add(frame.get())),
             Input::Timeout(timer) => self.timeout(now, timer, outbox),
             Input::Answered(answer) => self.answered(answer, outbox),
             Input::Stable(stable) => self.set_stable(stable),
@@ -471,7 +470,15 @@ impl<R: Rules> Consensus for Instance<R> {
     fn is_stale(&self, message: &Message) -> bool {
         match message {
             Message::Vote(certificate) => self.is_past(&certificate.vote),
+            Message::Frames(frames) => frames.iter().all(|frame| self.pending.knows(&frame.id())),
             _ => false,
+        }
+    }
+
+    fn offered(message: &Message) -> &[Frame] {
+        match message {
+            Message::Frames(frames) => frames,
+            _ => &[],
         }
     }
 

@@ -14,11 +14,16 @@ pub enum Planted {
     QuorumOffByOne,
     /// The greatest last vote is left out when a new view's base is chosen, by all replicas alike.
     GreatestLastForgotten,
+    /// What stood in a block that a view change made void is taken for ordered.
+    VoidFramesForgotten,
+    /// What waits at one replica is shown to nobody.
+    ShownToNobody,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::QuorumOffByOne, Self::GreatestLastForgotten];
+    pub const ALL: [Self; 4] =
+        [Self::QuorumOffByOne, Self::GreatestLastForgotten, Self::VoidFramesForgotten, Self::ShownToNobody];
 
     /// Its name in output.
     #[must_use]
@@ -26,6 +31,8 @@ impl Planted {
         match self {
             Self::QuorumOffByOne => "quorum-off-by-one",
             Self::GreatestLastForgotten => "view-change-forgets-greatest-vote",
+            Self::VoidFramesForgotten => "void-frames-forgotten",
+            Self::ShownToNobody => "waiting-frames-shown-to-nobody",
         }
     }
 
@@ -35,6 +42,8 @@ impl Planted {
         match self {
             Self::QuorumOffByOne => "q certificates of one view decide",
             Self::GreatestLastForgotten => "the base of a NewView is the greatest last vote",
+            Self::VoidFramesForgotten => "frames of blocks that a view change made void wait again",
+            Self::ShownToNobody => "what waits for long is shown to everybody",
         }
     }
 }
@@ -52,6 +61,14 @@ impl Rules for Planted {
             return &changes[..last];
         }
         changes
+    }
+
+    fn void_frames_wait_again(&self) -> bool {
+        *self != Self::VoidFramesForgotten
+    }
+
+    fn shows_what_waits(&self) -> bool {
+        *self != Self::ShownToNobody
     }
 }
 

@@ -129,7 +129,7 @@ impl<R: Rules> Instance<R> {
         let Place { parent, parent_hash, step, justification } = place;
         if justification.is_some() {
             // What stands in the chain below the base is not proposed again.
-            self.pending.forget_proposed();
+            self.forget_proposed();
             self.mark_proposed(&parent_hash);
         }
         let membership = &self.settings.membership;

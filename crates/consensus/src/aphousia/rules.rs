@@ -29,6 +29,16 @@ pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
     fn looked_at<'a>(&self, changes: &'a mut [ViewChange]) -> &'a [ViewChange] {
         changes
     }
+
+    /// Whether frames of blocks that a view change made void wait again.
+    fn void_frames_wait_again(&self) -> bool {
+        true
+    }
+
+    /// Whether everybody is shown what waits here for long: the leader may not know of it.
+    fn shows_what_waits(&self) -> bool {
+        true
+    }
 }
 
 /// The rules as they are.

@@ -2,6 +2,7 @@
 
 mod form;
 mod hostile;
+mod pending;
 mod planted;
 mod rules;
 

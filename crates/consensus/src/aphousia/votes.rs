@@ -43,9 +43,6 @@ impl<R: Rules> Instance<R> {
             if !self.make_room(from, &block, requested, certificate.is_some()) {
                 return;
             }
-            for frame in block.frames() {
-                self.pending.add_forwarded(frame, now.monotonic);
-            }
             let mut node = Node::new(block, from);
             node.requested = requested;
             self.chain.nodes.insert(hash, node);
@@ -264,7 +261,8 @@ impl<R: Rules> Instance<R> {
                 self.persist_block(&block, outbox);
             }
             outbox.push(Output::Decide(decision_of(&block.block)));
-            self.pending.decided(&block.block, now.monotonic);
+            let shown = self.pending.decided(&block.block);
+            self.forwarding.decided(shown);
             self.chain.decide(block, (index + 1 == count).then(|| proof.clone()));
         }
         let root = self.chain.root();
@@ -279,6 +277,7 @@ impl<R: Rules> Instance<R> {
         for hash in self.chain.children(&hash) {
             self.link(hash, outbox);
         }
+        self.watch_blocks(outbox);
         self.made_progress(now, timestamp, outbox);
     }
 }

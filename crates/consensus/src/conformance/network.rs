@@ -73,6 +73,9 @@ struct Replica<S> {
     /// Decided in this life or before, for the log.
     decided: BTreeMap<SequenceNumber, Digest>,
     timers: BTreeMap<TimerId, u64>,
+    /// Frames that it decided: what is offered again is not admitted.
+    ordered: BTreeSet<Digest>,
+    offered: Vec<Frame>,
     /// Added to the wall clock.
     skew_micros: u64,
     /// What a corrupting proposer stands by instead.
@@ -118,6 +121,8 @@ impl<S: Subject> Network<S> {
             waiting: Vec::new(),
             decided: BTreeMap::new(),
             timers: BTreeMap::new(),
+            ordered: BTreeSet::new(),
+            offered: Vec::new(),
             skew_micros: 0,
             replaced: BTreeMap::new(),
             said: Vec::new(),
@@ -223,6 +228,7 @@ impl<S: Subject> Network<S> {
         let replica = self.replica(id);
         replica.instance = None;
         replica.timers.clear();
+        replica.offered.clear();
         replica.waiting.clear();
         let syncing = std::mem::take(&mut replica.syncing);
         for write in syncing.into_iter().take(survivors as usize) {
@@ -343,7 +349,17 @@ impl<S: Subject> Network<S> {
         for output in outbox {
             self.output(id, output);
         }
+        self.admit(id);
         self.begin_sync(id);
+    }
+
+    /// As the replica around an algorithm does: what was ordered is not let in again.
+    fn admit(&mut self, id: ReplicaId) {
+        for frame in std::mem::take(&mut self.replica(id).offered) {
+            if !self.replica(id).ordered.contains(&frame.id()) {
+                self.input(id, Input::Admitted(Verified::own(frame)));
+            }
+        }
     }
 
     fn output(&mut self, id: ReplicaId, output: Output<S::Message>) {
@@ -404,6 +420,8 @@ impl<S: Subject> Network<S> {
                 let names: Vec<String> = decision.frames.iter().map(|frame| self.name(frame.id())).collect();
                 self.note(id, format!("decides {:?} [{}]", decision.sequence, names.join(" ")));
                 self.replica(id).decided.insert(decision.sequence, decision.hash);
+                let frames = decision.frames.iter().map(Frame::id);
+                self.replica(id).ordered.extend(frames);
                 if self.replica(id).behaviour == Behaviour::Correct {
                     if let Err(violation) = self.checks.decided(id, &decision) {
                         self.violation.get_or_insert(violation);
@@ -417,6 +435,7 @@ impl<S: Subject> Network<S> {
                     self.send(id, to, &S::provide(blocks, proof));
                 }
             }
+            Output::Offer(frames) => self.replica(id).offered.extend(frames),
             Output::Suspect { peer, reason } => {
                 self.note(id, format!("suspects {peer:?}: {reason}"));
                 if self.replica(id).behaviour == Behaviour::Correct {

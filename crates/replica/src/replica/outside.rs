@@ -1,6 +1,7 @@
 //! The replica's dealings with the outside: entries of the administrator, and calls of handlers.
 
 use super::{CALLS, Replica};
+use crate::admission::EVER;
 use crate::calls::{self, Question};
 use crate::{Output, PeerMessage};
 use alloc::vec::Vec;
@@ -13,7 +14,7 @@ impl<C: Consensus> Replica<C> {
     /// The administrator's frame goes into the order, unless it took effect already.
     pub(super) fn administered(&mut self, frame: Verified<Frame>) {
         match frame.body() {
-            FrameBody::Admin { nonce, .. } if self.order.admin.place(*nonce).is_none() => {
+            FrameBody::Admin { .. } if self.order.admission(frame.get(), EVER).is_ok() => {
                 self.inbox.push_back(consensus::Input::Submit(frame));
             }
             FrameBody::Admin { .. } => {}
@@ -76,8 +77,7 @@ impl<C: Consensus> Replica<C> {
         let member = self.settings.membership.member_by_host_key(&frame.key());
         let is_its_own = member.is_some_and(|member| member.id == from);
         if is_its_own && matches!(frame.body(), FrameBody::Called { .. }) {
-            // Verified as part of the message; consensus bounds what it holds.
-            self.inbox.push_back(consensus::Input::Submit(Verified::own(frame)));
+            self.offered.push(frame);
         } else {
             self.counters.foreign_frames += 1;
         }

@@ -87,7 +87,7 @@ impl Consensus for Instant {
 
     fn handle(&mut self, now: Time, input: Input<Said>, out: &mut Vec<Output<Said>>) {
         match input {
-            Input::Submit(frame) => self.submit(now, frame.into_inner(), out),
+            Input::Submit(frame) | Input::Admitted(frame) => self.submit(now, frame.into_inner(), out),
             Input::Message { from, message } => match message.into_inner() {
                 Said::Submit(frame) if self.id == LEADER => self.submit(now, frame, out),
                 Said::Submit(_) => {}

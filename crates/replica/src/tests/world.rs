@@ -394,6 +394,13 @@ impl<C: Order> World<C> {
         chain
     }
 
+    /// What a replica's log says was decided, in order.
+    pub(super) fn decisions(&self, id: u16) -> Vec<Decision> {
+        let context = context(&self.membership);
+        let blocks = self.committed_blocks(&self.nodes[usize::from(id)].log);
+        blocks.values().map(|bytes| C::decision(bytes, &context).unwrap()).collect()
+    }
+
     /// Committed blocks of the log, from `provide.from` up to the last one that has a proof.
     fn provide(&mut self, id: ReplicaId, provide: Provide) {
         let log = &self.nodes[usize::from(id.0)].log;
