@@ -55,6 +55,11 @@ impl Pending {
         self.entries.len()
     }
 
+    /// Bytes of all that waits.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Arrival number of the entry that has waited longest.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.entries.keys().next().copied()

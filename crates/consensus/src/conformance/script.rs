@@ -86,8 +86,9 @@ impl<S: Subject> Story<S> {
             panic!("{}", violation.0);
         }
         let trace = network.trace.replace(Vec::new()).unwrap_or_default();
-        // What replicas say about where they stand when nothing happens is noise in a story.
-        trace.into_iter().filter(|line| !line.contains(": status ")).collect()
+        // What replicas say about where they stand, and how far they are, when nothing happens is noise in a story.
+        let noise = |line: &String| line.contains(": status ") || line.ends_with(": probe") || line.ends_with(": echo");
+        trace.into_iter().filter(|line| !noise(line)).collect()
     }
 
     fn command(&mut self, words: &[&str]) -> Option<()> {
