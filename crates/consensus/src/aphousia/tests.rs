@@ -4,6 +4,7 @@ mod form;
 mod hostile;
 mod planted;
 mod rules;
+mod time;
 
 use super::Aphousia;
 use crate::conformance::{Report, RunOptions, check_scripts, run_seed};

@@ -31,11 +31,13 @@ pub struct Conditions {
     pub delay: (u64, u64),
     /// Microseconds of a sync, at least and at most.
     pub sync: (u64, u64),
+    /// Bytes per millisecond that a link carries; 0: as many as there are.
+    pub bandwidth: u64,
 }
 
 impl Conditions {
     /// Nothing is lost, everything takes exactly a millisecond.
-    pub const CALM: Self = Self { loss: 0, duplication: 0, delay: (1_000, 1_000), sync: (1_000, 1_000) };
+    pub const CALM: Self = Self { loss: 0, duplication: 0, delay: (1_000, 1_000), sync: (1_000, 1_000), bandwidth: 0 };
 }
 
 /// How a replica behaves towards others. Its register is always honest.
@@ -510,11 +512,12 @@ impl<S: Subject> Network<S> {
             }
             _ => {}
         }
-        let Conditions { loss, duplication, delay: (least, most), .. } = self.conditions;
+        let Conditions { loss, duplication, delay: (least, most), bandwidth, .. } = self.conditions;
+        let transfer = (bytes.len() as u64).saturating_mul(1_000).checked_div(bandwidth).unwrap_or(0);
         let copies = if self.random.chance(duplication) { 2 } else { 1 };
         for _ in 0..copies {
             if !self.random.chance(loss) {
-                let at = self.now + self.random.between(least, most);
+                let at = self.now + transfer + self.random.between(least, most);
                 self.schedule(at, Event::Deliver { from, to, bytes: bytes.clone() });
             }
         }

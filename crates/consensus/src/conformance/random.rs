@@ -118,6 +118,7 @@ pub fn run_seed<S: Subject>(seed: u64, options: &RunOptions) -> Result<Report, V
         duplication: [0, 100, 500][random.below(3) as usize],
         delay: (50, delay_most),
         sync: (100, [500, 5_000, 60_000][random.below(3) as usize]),
+        bandwidth: 0,
     };
     let cluster = Cluster::new(members, rotation).of_variant(options.variant);
     let mut network: Network<S> = Network::new(cluster, random.next(), trouble);
@@ -140,7 +141,8 @@ pub fn run_seed<S: Subject>(seed: u64, options: &RunOptions) -> Result<Report, V
 }
 
 /// Messages that take this long: from one end of trouble to the other, and beyond what time-outs start with.
-const FAR: Conditions = Conditions { loss: 0, duplication: 0, delay: (4_000_000, 6_000_000), sync: (100, 5_000) };
+const FAR: Conditions =
+    Conditions { loss: 0, duplication: 0, delay: (4_000_000, 6_000_000), sync: (100, 5_000), bandwidth: 0 };
 
 struct Run {
     report: Report,
@@ -167,7 +169,7 @@ impl Run {
             network.verdict()?;
         }
         self.heal(network);
-        if random.chance(60) {
+        if random.chance(120) {
             self.report.far += 1;
             self.demand_progress_afar(network, options)?;
         }
@@ -279,7 +281,8 @@ impl Run {
 
     fn heal<S: Subject>(&mut self, network: &mut Network<S>) {
         network.mend();
-        network.conditions = Conditions { loss: 0, duplication: 0, delay: (50, 2_000), sync: (100, 5_000) };
+        network.conditions =
+            Conditions { loss: 0, duplication: 0, delay: (50, 2_000), sync: (100, 5_000), bandwidth: 0 };
         for id in network.ids() {
             network.start(id);
             network.tell_link(id, true);
