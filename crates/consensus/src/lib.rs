@@ -76,6 +76,12 @@ pub struct Status {
     pub committed: SequenceNumber,
     /// Frames known and not yet committed.
     pub pending: usize,
+    /// Agreed time minus this replica's clock when the last decision was made, in microseconds. A few milliseconds
+    /// below 0 at rest; beyond about half a second some clock is wrong. Old decisions that are caught up with show as
+    /// far below 0 until that is done.
+    pub clock_skew_micros: i64,
+    /// How often a vote had to wait for this replica's clock since it started. Grows while clocks differ too much.
+    pub clock_waits: u64,
 }
 
 /// Names one timer; setting it again replaces it. The replica around an algorithm sets the top bit in its own.

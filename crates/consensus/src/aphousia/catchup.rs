@@ -149,6 +149,13 @@ impl<R: Rules> Instance<R> {
         outbox.push(Output::Send { to: peer, message });
     }
 
+    /// Answers a probe, within the peer's budget.
+    pub(super) fn serve_probe(&mut self, now: Time, peer: ReplicaId, sent: u64, outbox: &mut Vec<Output<Message>>) {
+        if self.catchup.may_serve(peer, 0, now.monotonic) {
+            outbox.push(Output::Send { to: peer, message: Message::Echo(sent) });
+        }
+    }
+
     pub(super) fn receive_status(
         &mut self,
         now: Time,

@@ -36,6 +36,8 @@ pub(super) struct Node {
     pub(super) votes: BTreeMap<ReplicaId, Certificate>,
     /// Whom it came from.
     pub(super) from: ReplicaId,
+    /// Since when it has been held here and timely, monotonic.
+    pub(super) since: u64,
     /// Asked for by name: does not count against the sender.
     pub(super) requested: bool,
     /// Built here since the last start: may stand on another own one that is not certified yet.
@@ -55,6 +57,7 @@ impl Node {
             proposer: None,
             votes: BTreeMap::new(),
             from,
+            since: 0,
             requested: false,
             own: false,
             announced: false,

@@ -4,13 +4,16 @@
 //! anew only when the OLDEST of these entries is decided: what trickles past it does not excuse a leader.
 
 use super::message::{EnteredView, Message};
-use super::{BACKOFF_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, timers};
+use super::{BACKOFF_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, Tuning, timers};
 use crate::Output;
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use unisono_types::{RegisterView, ReplicaId, Signed, Time, Timestamp, View, ViewChange, VotePosition, Wish};
+use unisono_types::{RegisterView, ReplicaId, Signed, Time, View, ViewChange, VotePosition, Wish};
+
+/// However far the others are, what is unfinished is said again within this time: after it a way that was cut is whole.
+const RETRY_MICROS_MAX: u64 = 5_000_000;
 
 /// What replicas said about leaving. One wish and one view change each: the newest. Bounded by the membership.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -21,21 +24,23 @@ pub(super) struct Changes {
     down: BTreeSet<ReplicaId>,
     /// How often the time-out is doubled: once per view entered without a decision, once less per decision.
     backoff: u32,
-    pub(super) views_without_decision: u32,
+    /// The longest time-out, not doubled, since it was doubled last.
+    backoff_from: u64,
     /// Repetitions since the last progress.
     retries: u32,
-    /// Agreed time against my clock, as of some decision: (monotonic, timestamp).
-    pace: Option<(u64, Timestamp)>,
 }
 
 /// The wait for the oldest entry.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Patience {
     since: u64,
     /// Arrival of the entry that is waited for; `None` while only the view is unfinished.
     subject: Option<u64>,
     forwarded: bool,
     lost: bool,
+    /// Bytes of large blocks decided meanwhile, and how many blocks that were.
+    passed_bytes: usize,
+    passed: usize,
 }
 
 impl Changes {
@@ -84,11 +89,14 @@ impl<R: Rules> Instance<R> {
     }
 
     /// The register has left all views below.
-    pub(super) fn enter_view(&mut self, view: View, change: ViewChange, outbox: &mut Vec<Output<Message>>) {
+    pub(super) fn enter_view(&mut self, now: Time, view: View, change: ViewChange, outbox: &mut Vec<Output<Message>>) {
         if view > self.seat.view {
             let skipped = view.0 - self.seat.view.0;
+            let base = self.base_timeout_micros(now);
+            let before = if self.changes.backoff == 0 { 0 } else { self.changes.backoff_from };
+            self.changes.backoff_from = before.max(base);
             self.changes.backoff = (self.changes.backoff + 1).min(BACKOFF_MAX);
-            self.changes.views_without_decision = self.changes.views_without_decision.saturating_add(skipped);
+            self.time.skipped(&self.rules, skipped);
         }
         self.seat.view = view;
         self.seat.step = unisono_types::Step(0);
@@ -141,14 +149,34 @@ impl<R: Rules> Instance<R> {
         self.chain.root().header.view < self.seat.view
     }
 
-    fn timeout_micros(&self) -> u64 {
-        self.settings.tuning.timeout_micros.max(TIMEOUT_MICROS_MIN) << self.changes.backoff
+    /// The time-out that distance alone asks for.
+    fn base_timeout_micros(&self, now: Time) -> u64 {
+        let least = self.settings.tuning.timeout_micros.max(TIMEOUT_MICROS_MIN);
+        self.rules.base_timeout(least, self.distance.needed_micros(now))
+    }
+
+    /// How long the oldest entry may wait.
+    fn timeout_micros(&self, now: Time) -> u64 {
+        let doubled = self.base_timeout_micros(now).saturating_mul(1 << self.changes.backoff);
+        let passed = self.patience.as_ref().map_or(0, |patience| patience.passed_bytes);
+        let bytes = self.pending.bytes().saturating_add(passed);
+        doubled.min(self.rules.timeout_max()).saturating_add(self.rules.transfer_micros(bytes as u64))
+    }
+
+    /// The way has become much shorter: what was doubled while it was long is not needed any more.
+    pub(super) fn calm_down(&mut self, now: Time) {
+        let base = self.base_timeout_micros(now);
+        if self.changes.backoff > 0 && base.saturating_mul(4) <= self.changes.backoff_from {
+            self.changes.backoff = 0;
+            self.changes.backoff_from = base;
+        }
     }
 
     /// The oldest entry did not commit in time.
     pub(super) fn lose_patience(&mut self, outbox: &mut Vec<Output<Message>>) {
         if let Some(patience) = &mut self.patience {
             patience.lost = true;
+            self.time.timed_out();
             self.wish(self.seat.view.next(), outbox);
         }
     }
@@ -165,6 +193,7 @@ impl<R: Rules> Instance<R> {
         if up {
             self.changes.down.remove(&peer);
             outbox.push(Output::Send { to: peer, message: self.position() });
+            self.probe(now, outbox);
         } else if self.settings.membership.member(peer).is_some() && peer != self.me() {
             self.changes.down.insert(peer);
             self.watch_link(now, outbox);
@@ -199,35 +228,25 @@ impl<R: Rules> Instance<R> {
         self.wishes_onward() && (lost || self.changes.down.contains(&self.next_leader()))
     }
 
+    /// A block was decided. What waits behind large ones may take longer, but not behind ever more of them: an entry
+    /// that was shown to the leader stands in the block after those in flight.
+    pub(super) fn block_passed(&mut self, bytes: usize) {
+        let Tuning { in_flight, batch_bytes, .. } = self.settings.tuning;
+        if let Some(patience) = self.patience.as_mut().filter(|patience| patience.passed <= in_flight) {
+            patience.passed += 1;
+            patience.passed_bytes += bytes.saturating_sub(batch_bytes);
+        }
+    }
+
     /// Something was decided.
-    pub(super) fn made_progress(&mut self, now: Time, timestamp: Timestamp, outbox: &mut Vec<Output<Message>>) {
+    pub(super) fn made_progress(&mut self, outbox: &mut Vec<Output<Message>>) {
         self.changes.retries = 0;
         self.changes.backoff = self.changes.backoff.saturating_sub(1);
-        self.changes.views_without_decision = 0;
         let waits_for = self.patience.as_ref().map(|patience| patience.subject);
         if waits_for.is_some_and(|subject| subject.is_none() || subject != self.pending.oldest()) {
             self.patience = None;
         }
         self.timers.want(timers::RETRY, None, outbox);
-        if self.time_lags(now, timestamp) {
-            self.wish(self.seat.view.next(), outbox);
-        }
-    }
-
-    /// Agreed time that is behind my clock and runs at less than half its speed for 10 D is a leader's fault.
-    fn time_lags(&mut self, now: Time, timestamp: Timestamp) -> bool {
-        let skew = self.settings.tuning.skew_micros;
-        let behind = timestamp.0.saturating_add(skew) < now.wall;
-        let Some((since, from)) = self.changes.pace.filter(|_| behind) else {
-            self.changes.pace = Some((now.monotonic, timestamp));
-            return false;
-        };
-        let elapsed = now.monotonic.saturating_sub(since);
-        if elapsed < 10 * skew {
-            return false;
-        }
-        self.changes.pace = Some((now.monotonic, timestamp));
-        timestamp.0.saturating_sub(from.0) < elapsed / 2
     }
 
     /// What was said and has not led on yet is said again.
@@ -256,11 +275,11 @@ impl<R: Rules> Instance<R> {
         if oldest.is_none() && !self.view_unfinished() {
             self.patience = None;
         } else {
-            let fresh = Patience { since: now.monotonic, subject: oldest, forwarded: false, lost: false };
+            let fresh = Patience { since: now.monotonic, subject: oldest, ..Patience::default() };
             let patience = self.patience.get_or_insert(fresh);
             patience.subject = patience.subject.or(oldest);
         }
-        let timeout = self.timeout_micros();
+        let timeout = self.timeout_micros(now);
         let patience = self.patience.as_ref();
         let replace = patience.filter(|patience| !patience.lost).map(|patience| patience.since + timeout);
         let forward = patience.filter(|patience| !patience.forwarded && oldest.is_some());
@@ -274,9 +293,13 @@ impl<R: Rules> Instance<R> {
         if !unfinished {
             self.timers.want(timers::RETRY, None, outbox);
         } else if !self.timers.is_wanted(timers::RETRY) {
+            // A repetition that leaves before its answer can be here is of no use.
             let wait = self.settings.tuning.retry_micros << self.changes.retries.min(4);
+            let wait = wait.max(self.distance.round_trip_micros().min(RETRY_MICROS_MAX));
             self.timers.want(timers::RETRY, Some(now.monotonic + wait), outbox);
         }
+        let wake = self.time.take_wake();
+        self.timers.want(timers::CLOCK, wake, outbox);
         self.watch_link(now, outbox);
     }
 }

@@ -42,6 +42,10 @@ pub enum Message {
     Ask(SequenceNumber),
     /// Consecutive decided blocks, with the proof that the last is decided.
     Decided(Decided),
+    /// Say this back to me: how far are you? By the sender's monotonic clock.
+    Probe(u64),
+    /// The answer.
+    Echo(u64),
 }
 
 /// Where a replica stands, as it says.
@@ -217,6 +221,8 @@ const FETCH: u8 = 5;
 const STATUS: u8 = 6;
 const ASK: u8 = 7;
 const DECIDED: u8 = 8;
+const PROBE: u8 = 9;
+const ECHO: u8 = 10;
 
 impl unisono_types::Message for Message {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -240,6 +246,8 @@ impl unisono_types::Message for Message {
             Self::Fetch(hash) => small(out, FETCH, hash),
             Self::Status(position) => small(out, STATUS, position),
             Self::Ask(after) => small(out, ASK, after),
+            Self::Probe(at) => small(out, PROBE, at),
+            Self::Echo(at) => small(out, ECHO, at),
             Self::Decided(decided) => {
                 out.push(DECIDED);
                 put_bytes(out, &decided.proof);
@@ -273,6 +281,8 @@ impl unisono_types::Message for Message {
             FETCH => Self::Fetch(cursor.value(SMALL_BYTES_MAX)?),
             STATUS => Self::Status(cursor.value(SMALL_BYTES_MAX)?),
             ASK => Self::Ask(cursor.value(SMALL_BYTES_MAX)?),
+            PROBE => Self::Probe(cursor.value(SMALL_BYTES_MAX)?),
+            ECHO => Self::Echo(cursor.value(SMALL_BYTES_MAX)?),
             DECIDED => {
                 if cursor.rest() > DECIDED_BYTES_MAX {
                     return Err(Rejected::TooLarge);
@@ -318,7 +328,7 @@ impl Verify for Message {
                 wishes.iter().try_for_each(|wish| wish.verify(context))
             }
             Self::Frames(frames) => frames.iter().try_for_each(|frame| frame.verify(context)),
-            Self::Fetch(_) | Self::Status(_) | Self::Ask(_) => Ok(()),
+            Self::Fetch(_) | Self::Status(_) | Self::Ask(_) | Self::Probe(_) | Self::Echo(_) => Ok(()),
             Self::Decided(decided) => match &decided.read {
                 Some((blocks, proof)) => check_decided(blocks, proof, context),
                 None => {

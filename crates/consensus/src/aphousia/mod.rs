@@ -22,10 +22,12 @@
 //!
 //! Invariants: see `chain`, `pending` and [`Aphousia::invariants`].
 
+mod agreed_time;
 mod block;
 mod catchup;
 mod chain;
 mod change;
+mod distance;
 mod forward;
 mod message;
 mod pending;
@@ -45,17 +47,19 @@ pub use message::{Decided, EnteredView, Message, Position, Proof};
 pub use rules::{Rules, Standard};
 
 use crate::{Consensus, Decision, Input, Output, PersistId, Record, RegisterAnswer, StableCheckpoint, Status, TimerId};
+use agreed_time::AgreedTime;
 use alloc::{collections::BTreeMap, vec::Vec};
 use catchup::CatchUp;
 use chain::{Chain, Node, Root};
 use change::{Changes, Patience};
+use distance::Distance;
 use forward::Forwarding;
 use pending::Pending;
 use timers::Timers;
 use unisono_trusted::RegisterState;
 use unisono_types::{
     Bytes, Certificate, Digest, Epoch, Frame, Membership, RegisterView, Rejected, ReplicaId, SequenceNumber, Signer,
-    Step, Time, Timestamp, Verifier, VerifyContext, View, VotePosition,
+    Step, Time, Verifier, VerifyContext, View, VotePosition,
 };
 
 /// What an instance is made with.
@@ -86,7 +90,8 @@ pub struct Tuning {
     pub in_flight: usize,
     /// Bytes of frames at which a block is closed.
     pub batch_bytes: usize,
-    /// How long the oldest entry may wait before its leader is to be replaced. Doubles per view without a decision.
+    /// How long the oldest entry may wait at least before its leader is to be replaced. Grows with the measured round
+    /// trips and syncs and with the bytes that wait, doubles per view without a decision.
     pub timeout_micros: u64,
     /// D: clocks of correct replicas closer than this cost nothing.
     pub skew_micros: u64,
@@ -100,8 +105,11 @@ pub struct Tuning {
 
 /// Below this a sync of a busy disk looks like a dead leader.
 const TIMEOUT_MICROS_MIN: u64 = 50_000;
-/// The time-out doubles at most this often (to 32 times): a longer one would outlast a healed network for too long.
-const BACKOFF_MAX: u32 = 5;
+/// Time-outs grow no further.
+const TIMEOUT_MICROS_MAX: u64 = 60_000_000;
+/// How often a time-out may be doubled: from the shortest to the longest and no further.
+const BACKOFF_MAX: u32 = 11;
+const _: () = assert!(TIMEOUT_MICROS_MIN << BACKOFF_MAX >= TIMEOUT_MICROS_MAX);
 
 impl Default for Tuning {
     fn default() -> Self {
@@ -167,6 +175,8 @@ pub struct Instance<R> {
     pending: Pending,
     forwarding: Forwarding,
     changes: Changes,
+    time: AgreedTime,
+    distance: Distance,
     catchup: CatchUp,
     timers: Timers,
     /// Certificates of blocks that are not here, the newest few of each replica.
@@ -226,6 +236,8 @@ impl<R: Rules> Instance<R> {
             pending,
             forwarding: Forwarding::default(),
             changes: Changes::default(),
+            time: AgreedTime::default(),
+            distance: Distance::default(),
             catchup: CatchUp::default(),
             timers: Timers::default(),
             early: BTreeMap::new(),
@@ -284,7 +296,10 @@ impl<R: Rules> Instance<R> {
 
     fn start(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         self.timers.want(timers::STATUS, Some(now.monotonic + self.settings.tuning.status_micros), outbox);
+        self.time.start(self.chain.root().header.timestamp, now);
+        self.chain.nodes.values_mut().for_each(|node| node.since = now.monotonic);
         outbox.push(Output::Broadcast(self.position()));
+        self.probe(now, outbox);
         // Repeat the newest answer before anything else: a crash may have lost it, and nobody else can make it.
         if self.seat.step > Step(0) {
             let VotePosition { view, step, hash } = self.seat.last;
@@ -312,6 +327,8 @@ impl<R: Rules> Instance<R> {
             Message::Status(position) => self.receive_status(now, from, position, outbox),
             Message::Ask(after) => self.serve_decided(now, from, after, outbox),
             Message::Decided(decided) => self.receive_decided(now, from, decided, outbox),
+            Message::Probe(sent) => self.serve_probe(now, from, sent, outbox),
+            Message::Echo(sent) => self.receive_echo(now, from, sent),
         }
     }
 
@@ -336,6 +353,7 @@ impl<R: Rules> Instance<R> {
             timers::RETRY => self.retry(now, outbox),
             timers::STATUS => {
                 outbox.push(Output::Broadcast(self.position()));
+                self.probe(now, outbox);
                 self.timers.want(timers::STATUS, Some(now.monotonic + self.settings.tuning.status_micros), outbox);
             }
             timers::LINK => self.give_up_unlinked_leader(outbox),
@@ -343,7 +361,7 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    fn answered(&mut self, answer: RegisterAnswer, outbox: &mut Vec<Output<Message>>) {
+    fn answered(&mut self, now: Time, answer: RegisterAnswer, outbox: &mut Vec<Output<Message>>) {
         match (self.seat.call, answer) {
             (Some(Call::Certify(vote)), RegisterAnswer::Certificate(certificate)) if certificate.vote == vote => {
                 self.seat.call = None;
@@ -359,7 +377,7 @@ impl<R: Rules> Instance<R> {
             {
                 self.seat.call = None;
                 self.seat.ready = true;
-                self.enter_view(view, change, outbox);
+                self.enter_view(now, view, change, outbox);
             }
             (Some(_), RegisterAnswer::Refused) => {
                 self.seat.call = None;
@@ -406,17 +424,6 @@ impl<R: Rules> Instance<R> {
         Message::Status(Position { view: self.seat.view, committed: self.chain.height() })
     }
 
-    /// Whether time allows to vote for a block with this timestamp.
-    fn may_vote(&self, timestamp: Timestamp, now: Time) -> bool {
-        timestamp.0 <= now.wall.saturating_add(self.tolerance_micros())
-    }
-
-    /// D * 4^k, k = views since the last decision.
-    fn tolerance_micros(&self) -> u64 {
-        let skew = self.settings.tuning.skew_micros;
-        skew.saturating_mul(4u64.saturating_pow(self.changes.views_without_decision.min(20)))
-    }
-
     /// What we promise ourselves, whatever peers do.
     fn invariants(&self) {
         self.chain.invariants();
@@ -450,13 +457,17 @@ impl<R: Rules> Consensus for Instance<R> {
     type Message = Message;
 
     fn handle(&mut self, now: Time, input: Input<Message>, outbox: &mut Vec<Output<Message>>) {
+        self.time.reads(now);
         match input {
             Input::Start => self.start(now, outbox),
             Input::Message { from, message } => self.receive(now, from, message.into_inner(), outbox),
             Input::Submit(frame) => self.submit(frame.get(), outbox),
             Input::Admitted(frame) => drop(self.pending.add(frame.get())),
             Input::Timeout(timer) => self.timeout(now, timer, outbox),
-            Input::Answered(answer) => self.answered(answer, outbox),
+            Input::Answered(answer) => {
+                self.distance.register_answered(now);
+                self.answered(now, answer, outbox);
+            }
             Input::Stable(stable) => self.set_stable(stable),
             Input::Link { peer, up } => self.link_changed(now, peer, up, outbox),
             // The register's answer says that all writes before it are durable; nothing else waits for one.
@@ -496,6 +507,8 @@ impl<R: Rules> Consensus for Instance<R> {
             leader: self.next_leader(),
             committed: self.chain.height(),
             pending: self.pending.len(),
+            clock_skew_micros: self.time.skew_micros,
+            clock_waits: self.time.waits,
         }
     }
 }

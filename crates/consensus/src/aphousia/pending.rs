@@ -73,6 +73,11 @@ impl Pending {
         self.entries.len()
     }
 
+    /// Bytes of all that waits.
+    pub(super) fn bytes(&self) -> usize {
+        self.shares.values().map(|share| share.bytes).sum()
+    }
+
     /// Arrival number of the entry or block that has waited longest.
     pub(super) fn oldest(&self) -> Option<u64> {
         let entry = self.entries.keys().next().copied();

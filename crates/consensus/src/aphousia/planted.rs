@@ -1,11 +1,10 @@
 //! Wrong rules, each found wrong by a model or by an attack. Run in place of the right ones to see whether the checkers
 //! find them; nothing that ships knows of them.
 
-use super::Rules;
 use super::rules::{greatest, last_place};
-use super::{Header, Penalty};
+use super::{Header, Penalty, Rules, Standard};
 use alloc::vec::Vec;
-use unisono_types::{Membership, Quorum, Step, View, ViewChange};
+use unisono_types::{Membership, Quorum, Step, Timestamp, View, ViewChange};
 
 /// One wrong rule; all others are right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -18,12 +17,37 @@ pub enum Planted {
     VoidFramesForgotten,
     /// What waits at one replica is shown to nobody.
     ShownToNobody,
+    /// A vote is given whatever the stamp.
+    AnyStamp,
+    /// Only the own clock says whether a stamp is timely.
+    ClockAlone,
+    /// A leader whose clock was set back repeats its parent's stamp.
+    StampStands,
+    /// Views that others made me skip count as own time-outs.
+    SkippedViewsCount,
+    /// Agreed time may be held back.
+    SlowTimeExcused,
+    /// Time-outs are doubled five times at most, and follow no measured distance.
+    ShortTimeouts,
+    /// Bytes that wait earn no patience.
+    SizeAccuses,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::QuorumOffByOne, Self::GreatestLastForgotten, Self::VoidFramesForgotten, Self::ShownToNobody];
+    pub const ALL: [Self; 11] = [
+        Self::QuorumOffByOne,
+        Self::GreatestLastForgotten,
+        Self::VoidFramesForgotten,
+        Self::ShownToNobody,
+        Self::AnyStamp,
+        Self::ClockAlone,
+        Self::StampStands,
+        Self::SkippedViewsCount,
+        Self::SlowTimeExcused,
+        Self::ShortTimeouts,
+        Self::SizeAccuses,
+    ];
 
     /// Its name in output.
     #[must_use]
@@ -33,6 +57,13 @@ impl Planted {
             Self::GreatestLastForgotten => "view-change-forgets-greatest-vote",
             Self::VoidFramesForgotten => "void-frames-forgotten",
             Self::ShownToNobody => "waiting-frames-shown-to-nobody",
+            Self::AnyStamp => "any-stamp-is-voted-for",
+            Self::ClockAlone => "timely-by-clock-alone",
+            Self::StampStands => "agreed-time-stands",
+            Self::SkippedViewsCount => "skipped-views-count",
+            Self::SlowTimeExcused => "slow-time-excused",
+            Self::ShortTimeouts => "short-timeouts",
+            Self::SizeAccuses => "size-accuses",
         }
     }
 
@@ -44,6 +75,13 @@ impl Planted {
             Self::GreatestLastForgotten => "the base of a NewView is the greatest last vote",
             Self::VoidFramesForgotten => "frames of blocks that a view change made void wait again",
             Self::ShownToNobody => "what waits for long is shown to everybody",
+            Self::AnyStamp => "a vote waits until its block is timely",
+            Self::ClockAlone => "what the time since the newest decision allows is timely",
+            Self::StampStands => "agreed time ahead of the clocks goes on at half speed",
+            Self::SkippedViewsCount => "only own time-outs widen the tolerance",
+            Self::SlowTimeExcused => "a leader that holds time back is replaced",
+            Self::ShortTimeouts => "time-outs follow the measured distance, up to a minute",
+            Self::SizeAccuses => "time-outs follow the bytes that wait",
         }
     }
 }
@@ -69,6 +107,38 @@ impl Rules for Planted {
 
     fn shows_what_waits(&self) -> bool {
         *self != Self::ShownToNobody
+    }
+
+    fn stamp(&self, clock: Timestamp, parent: Timestamp, resumed: Timestamp) -> Timestamp {
+        if *self == Self::StampStands { clock.max(parent) } else { Standard.stamp(clock, parent, resumed) }
+    }
+
+    fn wait_for_stamp(&self, by_clock: u64, by_agreed: u64) -> u64 {
+        match self {
+            Self::AnyStamp => 0,
+            Self::ClockAlone => by_clock,
+            _ => Standard.wait_for_stamp(by_clock, by_agreed),
+        }
+    }
+
+    fn time_outs_after(&self, time_outs: u32, skipped: u32) -> u32 {
+        time_outs + if *self == Self::SkippedViewsCount { skipped } else { 0 }
+    }
+
+    fn time_is_slow(&self, advanced: u64, elapsed: u64) -> bool {
+        *self != Self::SlowTimeExcused && Standard.time_is_slow(advanced, elapsed)
+    }
+
+    fn base_timeout(&self, least: u64, needed: u64) -> u64 {
+        if *self == Self::ShortTimeouts { least } else { Standard.base_timeout(least, needed) }
+    }
+
+    fn timeout_max(&self) -> u64 {
+        if *self == Self::ShortTimeouts { 4_800_000 } else { Standard.timeout_max() }
+    }
+
+    fn transfer_micros(&self, bytes: u64) -> u64 {
+        if *self == Self::SizeAccuses { 0 } else { Standard.transfer_micros(bytes) }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::block::{Header, Justification, inline_digest};
 use super::message::Message;
-use super::{Block, Call, CertifiedBlock, Instance, Node, Rules, rules, timers};
+use super::{Block, Call, CertifiedBlock, Instance, Node, Rules, rules};
 use crate::Output;
 use alloc::vec::Vec;
 use unisono_types::{Digest, ReplicaId, Step, Time, View, ViewChange};
@@ -67,7 +67,7 @@ impl<R: Rules> Instance<R> {
         let of_this_view = |hash: &&Digest| self.chain.nodes.get(hash).is_some_and(|n| n.header().view == parent.view);
         let in_flight = path.iter().filter(of_this_view).count();
         let full = in_flight >= self.settings.tuning.in_flight.max(1);
-        if past || full || !self.may_vote(parent.timestamp, now) {
+        if past || full || !self.is_timely(&parent_hash, now) {
             return None;
         }
         Some(Place { parent, parent_hash, step, justification: None })
@@ -94,13 +94,11 @@ impl<R: Rules> Instance<R> {
             let mut set: Vec<ViewChange> = core::iter::once(greatest).chain(others.take(quorum - 1)).copied().collect();
             let Some(base) = rules::greatest(self.rules.looked_at(&mut set)).copied() else { continue };
             let (place, hash) = (rules::last_place(&base), rules::last_hash(&base, self.epoch_base));
-            let Some(parent) = self.chain.linked_header(&hash).filter(|header| header.place() == place) else {
-                continue;
-            };
-            if !self.chain.is_valid(&hash) || !self.may_vote(parent.timestamp, now) {
-                continue;
+            let parent = self.chain.linked_header(&hash).filter(|header| header.place() == place).cloned();
+            let Some(parent) = parent.filter(|_| self.chain.is_valid(&hash)) else { continue };
+            if self.is_timely(&hash, now) {
+                return Some(self.place_on(parent, hash, set));
             }
-            return Some(self.place_on(parent.clone(), hash, set));
         }
         self.want_lasts(&changes, outbox);
         None
@@ -141,7 +139,7 @@ impl<R: Rules> Instance<R> {
             step,
             height: parent.height.next(),
             parent: parent_hash,
-            timestamp: parent.timestamp.max(now.timestamp()),
+            timestamp: self.stamp(parent.timestamp, now),
             inline: inline_digest(&frames),
             penalties: rules::penalties(membership, self.seat.view, step, &parent),
             justification,
@@ -151,6 +149,7 @@ impl<R: Rules> Instance<R> {
         let hash = block.hash();
         let mut node = Node::new(block, self.me());
         node.own = true;
+        node.since = now.monotonic;
         self.chain.nodes.insert(hash, node);
         self.collect_early(&hash);
         self.link(hash, outbox);
@@ -166,12 +165,14 @@ impl<R: Rules> Instance<R> {
             let last = self.seat.last.hash;
             self.secure(&last, outbox);
             self.seat.call = Some(Call::Advance(target));
+            self.distance.register_asked(now);
             outbox.push(Output::Advance { view: self.register_view(target) });
-        } else if let Some(hash) = self.own_uncertified().or_else(|| self.votable(now, outbox)) {
+        } else if let Some(hash) = self.own_uncertified().or_else(|| self.votable(now)) {
             self.secure(&hash, outbox);
             let Some(node) = self.chain.nodes.get(&hash) else { return };
             let vote = node.block.position();
             self.seat.call = Some(Call::Certify(vote));
+            self.distance.register_asked(now);
             outbox.push(Output::Certify { view: vote.view, step: vote.step, hash });
         }
     }
@@ -190,20 +191,14 @@ impl<R: Rules> Instance<R> {
     }
 
     /// The newest valid block of this view above my last vote, as far as time allows: its votes are cumulative.
-    fn votable(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) -> Option<Digest> {
+    fn votable(&mut self, now: Time) -> Option<Digest> {
         let newer = |node: &&Node| {
             node.header().view == self.seat.view && node.header().step > self.seat.step && node.is_valid()
         };
-        let timely = |node: &&Node| self.may_vote(node.header().timestamp, now);
-        let found = self.chain.nodes.values().filter(newer).filter(timely).max_by_key(|node| node.header().step);
-        let found = found.map(|node| node.block.hash());
-        // A block from the future is not discarded: it waits until its time is near enough.
-        let waiting = self.chain.nodes.values().filter(newer).filter(|node| !timely(node));
-        let soonest = waiting.map(|node| node.header().timestamp.0).min();
-        let wait = soonest.map(|at| at.saturating_sub(now.wall).saturating_sub(self.tolerance_micros()));
-        let at = wait.map(|wait| now.monotonic.saturating_add(wait).saturating_add(1));
-        self.timers.want(timers::CLOCK, at, outbox);
-        found
+        let mut newer: Vec<(Step, Digest)> =
+            self.chain.nodes.values().filter(newer).map(|node| (node.header().step, node.block.hash())).collect();
+        newer.sort_unstable();
+        newer.into_iter().rev().map(|(_, hash)| hash).find(|hash| self.is_timely(hash, now))
     }
 
     /// Writes what a vote for `hash` rests on, lowest first, as far as the log does not have it.

@@ -9,10 +9,11 @@
 //! ```
 //! Source: the design's section on Aphousia. Each rule was found necessary by model checking; plausible variants fork.
 
+use super::TIMEOUT_MICROS_MAX;
 use super::block::{Header, Justification, Penalty};
 use alloc::vec::Vec;
 use core::{fmt::Debug, hash::Hash};
-use unisono_types::{Digest, Membership, Quorum, ReplicaId, SequenceNumber, Step, View, ViewChange};
+use unisono_types::{Digest, Membership, Quorum, ReplicaId, SequenceNumber, Step, Timestamp, View, ViewChange};
 
 /// From here on further penalties last no longer: 2^16 heights.
 const PENALTIES_MAX: u8 = 16;
@@ -38,6 +39,47 @@ pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
     /// Whether everybody is shown what waits here for long: the leader may not know of it.
     fn shows_what_waits(&self) -> bool {
         true
+    }
+
+    /// A leader's stamp: its clock unless that is below the parent's stamp, else `resumed` (agreed time that goes on
+    /// at half speed from the newest decision), but never below the parent's.
+    fn stamp(&self, clock: Timestamp, parent: Timestamp, resumed: Timestamp) -> Timestamp {
+        if clock >= parent { clock } else { parent.max(resumed) }
+    }
+
+    /// How long a vote waits for a stamp that is so far beyond what my clock allows, and so far beyond what the time
+    /// since the newest decision allows, both in microseconds. One of them is enough.
+    fn wait_for_stamp(&self, by_clock: u64, by_agreed: u64) -> u64 {
+        by_clock.min(by_agreed)
+    }
+
+    /// k, the own time-outs since the newest decision, after a view is entered that lies `skipped` views further on:
+    /// unchanged, since others can make me skip as many as they like.
+    fn time_outs_after(&self, time_outs: u32, skipped: u32) -> u32 {
+        let _ = skipped;
+        time_outs
+    }
+
+    /// Whether agreed time that is behind my clock, and went on by `advanced` while mine went on by `elapsed`, is too
+    /// slow: a leader that holds it back.
+    fn time_is_slow(&self, advanced: u64, elapsed: u64) -> bool {
+        advanced < elapsed / 4
+    }
+
+    /// The shortest time-out, of what is set and what the measured distance asks for.
+    fn base_timeout(&self, least: u64, needed: u64) -> u64 {
+        least.max(needed)
+    }
+
+    /// How far a time-out may be doubled, in microseconds.
+    fn timeout_max(&self) -> u64 {
+        TIMEOUT_MICROS_MAX
+    }
+
+    /// How much longer a leader may take when so many bytes wait or were decided before what is waited for: at 8 MB/s,
+    /// which the slowest network that this is made for carries.
+    fn transfer_micros(&self, bytes: u64) -> u64 {
+        bytes / 8
     }
 }
 

@@ -5,6 +5,7 @@ mod hostile;
 mod pending;
 mod planted;
 mod rules;
+mod time;
 
 use super::Aphousia;
 use crate::conformance::{Report, RunOptions, check_scripts, run_seed};
@@ -26,12 +27,17 @@ fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
 fn no_storm_breaks_a_promise() {
     let mut total = Report::default();
     for seed in seeds(0..100) {
-        let options = RunOptions { trace: std::env::var_os("CONFORMANCE_TRACE").is_some(), ..RunOptions::default() };
+        // As many members as the hunt for wrong rules has, now and then more.
+        let members = if seed % 2 == 0 { (3, 5) } else { (1, 7) };
+        let trace = std::env::var_os("CONFORMANCE_TRACE").is_some();
+        let options = RunOptions { trace, members, ..RunOptions::default() };
         let report =
             run_seed::<Aphousia>(seed, &options).unwrap_or_else(|violation| panic!("seed {seed}: {}", violation.0));
         total.decisions += report.decisions;
         total.crashes += report.crashes;
         total.cuts += report.cuts;
+        total.clocks += report.clocks;
+        total.far += report.far;
         total.liars += report.liars;
         total.suspected += report.suspected;
         total.view += report.view;
@@ -39,5 +45,6 @@ fn no_storm_breaks_a_promise() {
     }
     println!("{total:?}");
     assert!(total.decisions > 0 && total.crashes > 0 && total.cuts > 0 && total.liars > 0 && total.view > 0);
+    assert!(total.clocks > 0 && total.far > 0, "clocks are set, distances grow");
     assert!(total.suspected > 0, "some lie leaves evidence");
 }

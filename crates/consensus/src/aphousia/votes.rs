@@ -45,6 +45,7 @@ impl<R: Rules> Instance<R> {
             }
             let mut node = Node::new(block, from);
             node.requested = requested;
+            node.since = self.held_since(node.header().timestamp, now);
             self.chain.nodes.insert(hash, node);
             self.collect_early(&hash);
             self.link(hash, outbox);
@@ -256,6 +257,8 @@ impl<R: Rules> Instance<R> {
     ) {
         let proof = proof.to_bytes();
         let count = blocks.len();
+        let newest = blocks.last().and_then(|(block, _)| self.chain.nodes.get(&block.block.hash()));
+        let since = newest.map_or(now.monotonic, |node| node.since);
         for (index, (block, stored)) in blocks.into_iter().enumerate() {
             if !stored {
                 self.persist_block(&block, outbox);
@@ -263,6 +266,7 @@ impl<R: Rules> Instance<R> {
             outbox.push(Output::Decide(decision_of(&block.block)));
             let shown = self.pending.decided(&block.block);
             self.forwarding.decided(shown);
+            self.block_passed(block.block.bytes());
             self.chain.decide(block, (index + 1 == count).then(|| proof.clone()));
         }
         let root = self.chain.root();
@@ -278,6 +282,7 @@ impl<R: Rules> Instance<R> {
             self.link(hash, outbox);
         }
         self.watch_blocks(outbox);
-        self.made_progress(now, timestamp, outbox);
+        self.made_progress(outbox);
+        self.time_agreed(now, timestamp, since, outbox);
     }
 }

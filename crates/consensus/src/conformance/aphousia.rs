@@ -52,6 +52,7 @@ impl<R: Variant> Subject for Instance<R> {
                 Some(Message::Status(Position { view, committed }))
             }
             Message::Ask(_) => Some(Message::Ask(SequenceNumber(random.below(100)))),
+            Message::Echo(at) => Some(Message::Echo(at.wrapping_sub(random.below(10_000_000)))),
             Message::Fetch(_) => Some(Message::Fetch(Digest([random.next() as u8; 32]))),
             // The register signed the others, or a signature of a third party stands in them.
             _ => None,
@@ -97,6 +98,8 @@ impl<R: Variant> Subject for Instance<R> {
             Message::Status(position) => format!("status {:?} {:?}", position.view, position.committed),
             Message::Ask(after) => format!("ask after {after:?}"),
             Message::Decided(_) => "decided blocks".into(),
+            Message::Probe(_) => "probe".into(),
+            Message::Echo(_) => "echo".into(),
         }
     }
 }
@@ -106,7 +109,11 @@ fn corrupt_header(header: &Header, frames: &[Frame], random: &mut Random) -> (He
     let mut frames = frames.to_vec();
     match random.below(10) {
         0 => header.timestamp.0 += 1,
-        1 => header.timestamp.0 += random.below(3_000_000),
+        1 => {
+            const DAY_MICROS: u64 = 24 * 3_600 * 1_000_000;
+            let most = if random.chance(500) { 3_000_000 } else { DAY_MICROS };
+            header.timestamp.0 = header.timestamp.0.saturating_add(random.below(most));
+        }
         2 => header.timestamp.0 = 0,
         3 => frames.truncate(frames.len() / 2),
         4 => frames.reverse(),

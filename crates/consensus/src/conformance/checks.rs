@@ -41,11 +41,11 @@ impl Checks {
         self.heights.insert(replica, height);
     }
 
-    /// A correct replica decided.
+    /// A correct replica decided, at a moment at which agreed time must not be beyond `latest`.
     ///
     /// # Errors
     /// The promise that this breaks.
-    pub fn decided(&mut self, replica: ReplicaId, decision: &Decision) -> Result<(), Violation> {
+    pub fn decided(&mut self, replica: ReplicaId, decision: &Decision, latest: Timestamp) -> Result<(), Violation> {
         let Decision { sequence, hash, timestamp, frames } = decision;
         let height = self.heights.entry(replica).or_default();
         if *sequence != height.next() {
@@ -68,6 +68,9 @@ impl Checks {
         if before.is_some_and(|before| before.timestamp > *timestamp) {
             return Err(Violation(format!("time runs backwards at {sequence:?}")));
         }
+        if *timestamp > latest {
+            return Err(Violation(format!("time runs ahead of all clocks at {sequence:?}")));
+        }
         self.decided_frames.extend(found.frames.iter().copied());
         self.agreed.insert(*sequence, found);
         Ok(())
@@ -77,6 +80,12 @@ impl Checks {
     #[must_use]
     pub fn height(&self) -> SequenceNumber {
         self.agreed.last_key_value().map_or(SequenceNumber(0), |(sequence, _)| *sequence)
+    }
+
+    /// The greatest decision's timestamp.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        self.agreed.last_key_value().map_or(Timestamp(0), |(_, agreed)| agreed.timestamp)
     }
 
     /// The last decision of one replica.

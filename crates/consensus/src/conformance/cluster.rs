@@ -51,6 +51,17 @@ impl Cluster {
         self
     }
 
+    /// The same members with other limits.
+    ///
+    /// # Panics
+    /// When they are limits that no cluster may have.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        let configuration = Configuration { limits, ..self.membership.configuration().clone() };
+        self.membership = Membership::new(configuration).expect("limits grow from operation to block");
+        self
+    }
+
     /// Which variant they run.
     #[must_use]
     pub const fn variant(&self) -> usize {

@@ -9,10 +9,14 @@ use std::{
     vec::Vec,
 };
 use unisono_trusted::{Register, RegisterState, VoteRegister};
-use unisono_types::{Bytes, Digest, Frame, Message, ReplicaId, SequenceNumber, Step, Time, Unverified, Verified};
+use unisono_types::{
+    Bytes, Digest, Frame, Message, ReplicaId, SequenceNumber, Step, Time, Timestamp, Unverified, Verified,
+};
 
-/// Wall clocks start here; they are not the monotonic one.
-const WALL_START_MICROS: u64 = 1_000_000_000;
+/// Wall clocks start here; they are not the monotonic one, and may be set back by days.
+const WALL_START_MICROS: u64 = 1_000_000_000_000_000;
+/// Agreed time may be this far ahead of the clocks of correct replicas, as these have run at most, and no further.
+const AGREED_TIME_AHEAD_MAX: u64 = 61_000_000;
 /// Bytes of decided blocks in one answer from the log.
 const PROVIDE_BYTES: usize = 32 * 1024;
 
@@ -27,11 +31,13 @@ pub struct Conditions {
     pub delay: (u64, u64),
     /// Microseconds of a sync, at least and at most.
     pub sync: (u64, u64),
+    /// Bytes per millisecond that a link carries; 0: as many as there are.
+    pub bandwidth: u64,
 }
 
 impl Conditions {
     /// Nothing is lost, everything takes exactly a millisecond.
-    pub const CALM: Self = Self { loss: 0, duplication: 0, delay: (1_000, 1_000), sync: (1_000, 1_000) };
+    pub const CALM: Self = Self { loss: 0, duplication: 0, delay: (1_000, 1_000), sync: (1_000, 1_000), bandwidth: 0 };
 }
 
 /// How a replica behaves towards others. Its register is always honest.
@@ -77,7 +83,7 @@ struct Replica<S> {
     ordered: BTreeSet<Digest>,
     offered: Vec<Frame>,
     /// Added to the wall clock.
-    skew_micros: u64,
+    skew_micros: i64,
     /// What a corrupting proposer stands by instead.
     replaced: BTreeMap<Digest, Digest>,
     said: Vec<Bytes>,
@@ -103,6 +109,8 @@ pub struct Network<S: Subject> {
     /// What happened, one line each, when somebody wants to read it.
     pub trace: Option<Vec<String>>,
     violation: Option<Violation>,
+    /// The greatest skew that a correct replica has ever had.
+    skew_most: i64,
     /// Evidence of lies: who was suspected by a correct replica.
     pub suspected: BTreeSet<ReplicaId>,
 }
@@ -142,6 +150,7 @@ impl<S: Subject> Network<S> {
             names: BTreeMap::new(),
             trace: None,
             violation: None,
+            skew_most: 0,
             suspected: BTreeSet::new(),
         }
     }
@@ -193,9 +202,24 @@ impl<S: Subject> Network<S> {
         self.replica(id).behaviour = behaviour;
     }
 
-    /// A replica's wall clock is ahead by this.
-    pub fn set_skew(&mut self, id: ReplicaId, micros: u64) {
+    /// A replica's wall clock is ahead by this; below 0: behind.
+    pub fn set_skew(&mut self, id: ReplicaId, micros: i64) {
         self.replica(id).skew_micros = micros;
+        if self.replica(id).behaviour == Behaviour::Correct {
+            self.skew_most = self.skew_most.max(micros);
+        }
+    }
+
+    /// A replica's wall clock is set by so much more.
+    pub fn set_clock(&mut self, id: ReplicaId, micros: i64) {
+        let skew = self.replica(id).skew_micros.saturating_add(micros);
+        self.set_skew(id, skew);
+    }
+
+    /// Agreed time as of the newest decision.
+    #[must_use]
+    pub fn agreed_time(&self) -> Timestamp {
+        self.checks.timestamp()
     }
 
     /// Whether a replica runs.
@@ -282,7 +306,7 @@ impl<S: Subject> Network<S> {
 
     fn time(&self, id: ReplicaId) -> Time {
         let skew_micros = self.replicas[usize::from(id.0)].skew_micros;
-        Time { monotonic: self.now, wall: WALL_START_MICROS + self.now + skew_micros }
+        Time { monotonic: self.now, wall: (WALL_START_MICROS + self.now).saturating_add_signed(skew_micros) }
     }
 
     fn schedule(&mut self, at: u64, event: Event) {
@@ -423,7 +447,9 @@ impl<S: Subject> Network<S> {
                 let frames = decision.frames.iter().map(Frame::id);
                 self.replica(id).ordered.extend(frames);
                 if self.replica(id).behaviour == Behaviour::Correct {
-                    if let Err(violation) = self.checks.decided(id, &decision) {
+                    let clocks = (WALL_START_MICROS + self.now).saturating_add_signed(self.skew_most);
+                    let latest = Timestamp(clocks).after(AGREED_TIME_AHEAD_MAX);
+                    if let Err(violation) = self.checks.decided(id, &decision, latest) {
                         self.violation.get_or_insert(violation);
                     }
                     self.stabilise();
@@ -505,11 +531,12 @@ impl<S: Subject> Network<S> {
             }
             _ => {}
         }
-        let Conditions { loss, duplication, delay: (least, most), .. } = self.conditions;
+        let Conditions { loss, duplication, delay: (least, most), bandwidth, .. } = self.conditions;
+        let transfer = (bytes.len() as u64).saturating_mul(1_000).checked_div(bandwidth).unwrap_or(0);
         let copies = if self.random.chance(duplication) { 2 } else { 1 };
         for _ in 0..copies {
             if !self.random.chance(loss) {
-                let at = self.now + self.random.between(least, most);
+                let at = self.now + transfer + self.random.between(least, most);
                 self.schedule(at, Event::Deliver { from, to, bytes: bytes.clone() });
             }
         }

@@ -40,6 +40,14 @@ impl Random {
     }
 }
 
+/// Between two looks at agreed time.
+const TIME_MICROS: u64 = 1_000_000;
+
+/// Within this time everything is decided although each message takes some seconds.
+const FAR_MICROS: u64 = 600_000_000;
+/// Within this time after it everything is decided at the usual pace.
+const CALM_MICROS: u64 = 30_000_000;
+
 /// What a run may contain.
 #[derive(Clone, Copy, Debug)]
 pub struct RunOptions {
@@ -84,6 +92,10 @@ pub struct Report {
     pub crashes: u64,
     /// Cut links.
     pub cuts: u64,
+    /// Times that clocks were set.
+    pub clocks: u64,
+    /// Whether messages took seconds for a while.
+    pub far: u64,
     /// Liars.
     pub liars: u64,
     /// Replicas that were suspected on evidence.
@@ -106,11 +118,13 @@ pub fn run_seed<S: Subject>(seed: u64, options: &RunOptions) -> Result<Report, V
         duplication: [0, 100, 500][random.below(3) as usize],
         delay: (50, delay_most),
         sync: (100, [500, 5_000, 60_000][random.below(3) as usize]),
+        bandwidth: 0,
     };
     let cluster = Cluster::new(members, rotation).of_variant(options.variant);
     let mut network: Network<S> = Network::new(cluster, random.next(), trouble);
     network.checkpoint_interval = [0, 5, 40][random.below(3) as usize];
-    let mut run = Run { report: Report::default(), correct: network.ids().collect(), awaited: Vec::new(), number: 0 };
+    let correct = network.ids().collect();
+    let mut run = Run { report: Report::default(), correct, awaited: Vec::new(), number: 0, wrong: None };
     run.choose_liars(&mut network, &mut random, options);
     if options.trace {
         network.trace = Some(Vec::new());
@@ -125,12 +139,19 @@ pub fn run_seed<S: Subject>(seed: u64, options: &RunOptions) -> Result<Report, V
     run.report.view = views.max().unwrap_or(0).into();
     Ok(run.report)
 }
+
+/// Messages that take this long: from one end of trouble to the other, and beyond what time-outs start with.
+const FAR: Conditions =
+    Conditions { loss: 0, duplication: 0, delay: (4_000_000, 6_000_000), sync: (100, 5_000), bandwidth: 0 };
+
 struct Run {
     report: Report,
     correct: BTreeSet<ReplicaId>,
     /// Frames that some correct replica holds and did not lose by a crash.
     awaited: Vec<(ReplicaId, Digest)>,
     number: u64,
+    /// A replica whose clock is far off, and by how much.
+    wrong: Option<(ReplicaId, i64)>,
 }
 
 impl Run {
@@ -148,7 +169,12 @@ impl Run {
             network.verdict()?;
         }
         self.heal(network);
-        self.demand_progress(network, options)
+        if random.chance(120) {
+            self.report.far += 1;
+            self.demand_progress_afar(network, options)?;
+        }
+        self.demand_progress(network, options)?;
+        self.demand_time(network, options)
     }
 
     fn choose_liars<S: Subject>(&mut self, network: &mut Network<S>, random: &mut Random, options: &RunOptions) {
@@ -165,8 +191,34 @@ impl Run {
         }
         for id in network.ids() {
             if random.chance(300) {
-                network.set_skew(id, random.below(400_000));
+                network.set_skew(id, random.below(400_000) as i64);
             }
+        }
+    }
+
+    /// All clocks are set together, or one is wrong for a while. All of them step forward by little: a block that is
+    /// half voted for when a larger step is taken back may be waited for as long, by who restarted meanwhile.
+    fn set_clocks<S: Subject>(&mut self, network: &mut Network<S>, random: &mut Random) {
+        let step = [-600_000_000, -60_000_000, -5_000_000, 5_000_000][random.below(4) as usize];
+        let faulty = network.cluster().membership().quorum().faulty() as u64;
+        if random.chance(500) {
+            self.set_right(network);
+            network.ids().for_each(|id| network.set_clock(id, step));
+            self.report.clocks += 1;
+        } else if self.report.liars < faulty {
+            // A clock that is far off counts as a fault: as many as f are borne.
+            self.set_right(network);
+            let id = ReplicaId(random.below(network.cluster().membership().len() as u64) as u16);
+            let step = if random.chance(500) { step } else { 600_000_000 };
+            network.set_clock(id, step);
+            self.wrong = Some((id, step));
+            self.report.clocks += 1;
+        }
+    }
+
+    fn set_right<S: Subject>(&mut self, network: &mut Network<S>) {
+        if let Some((id, step)) = self.wrong.take() {
+            network.set_clock(id, -step);
         }
     }
 
@@ -218,13 +270,19 @@ impl Run {
                     }
                 }
             }
-            _ => network.set_skew(any(random), random.below(400_000)),
+            // Before the first decision there is no agreed time that could go on.
+            _ if random.chance(500) && network.checks.height() > SequenceNumber(0) => self.set_clocks(network, random),
+            _ => {
+                let step = random.below(400_000) as i64 - 200_000;
+                network.set_clock(any(random), step);
+            }
         }
     }
 
     fn heal<S: Subject>(&mut self, network: &mut Network<S>) {
         network.mend();
-        network.conditions = Conditions { loss: 0, duplication: 0, delay: (50, 2_000), sync: (100, 5_000) };
+        network.conditions =
+            Conditions { loss: 0, duplication: 0, delay: (50, 2_000), sync: (100, 5_000), bandwidth: 0 };
         for id in network.ids() {
             network.start(id);
             network.tell_link(id, true);
@@ -251,5 +309,35 @@ impl Run {
                 return Err(Violation(format!("liveness: {heights:?}, undecided {waiting:?}")));
             }
         }
+    }
+
+    /// Messages are on their way for seconds: things are decided all the same, and soon again at the usual pace.
+    fn demand_progress_afar<S: Subject>(
+        &mut self,
+        network: &mut Network<S>,
+        options: &RunOptions,
+    ) -> Result<(), Violation> {
+        let calm = std::mem::replace(&mut network.conditions, FAR);
+        self.demand_progress(network, &RunOptions { progress_micros: FAR_MICROS, ..*options })?;
+        network.conditions = calm;
+        self.correct.clone().into_iter().for_each(|id| self.submit(network, id, 10));
+        self.demand_progress(network, &RunOptions { progress_micros: CALM_MICROS, ..*options })
+    }
+
+    /// Wherever the clocks were set, agreed time must go on: at a quarter of the speed of clocks at least.
+    fn demand_time<S: Subject>(&mut self, network: &mut Network<S>, options: &RunOptions) -> Result<(), Violation> {
+        let (from, since) = (network.agreed_time(), network.now());
+        // A first decision may say only how far time has come; what counts is where it is later.
+        for _ in 0..2 {
+            network.run(TIME_MICROS);
+            self.correct.clone().into_iter().for_each(|id| self.submit(network, id, 10));
+            self.demand_progress(network, options)?;
+        }
+        let advanced = network.agreed_time().0 - from.0;
+        let elapsed = network.now() - since;
+        if advanced < elapsed / 5 {
+            return Err(Violation(format!("agreed time advances by {advanced} us in {elapsed} us")));
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Stories as text: commands, `----`, and the log of what happened. So that a protocol is read without reading code.
 //!
 //! ```text
-//!   cluster 3 [rotation 1]     a new network of three, calm: every message and sync takes a millisecond
+//!   cluster 3 [rotation 1] [seed 2]   a new network of three, calm: every message and sync takes a millisecond; liars
+//!                              draw from the seed
 //!   start all | start r0       (re)starts from the disk            crash r0 | crash all
 //!   submit r0 a                hands a frame named a to r0         behave r0 silent|equivocating|corrupting|replaying
 //!   cut r0 r1                  no message passes between them      mend
@@ -86,18 +87,22 @@ impl<S: Subject> Story<S> {
             panic!("{}", violation.0);
         }
         let trace = network.trace.replace(Vec::new()).unwrap_or_default();
-        // What replicas say about where they stand when nothing happens is noise in a story.
-        trace.into_iter().filter(|line| !line.contains(": status ")).collect()
+        // What replicas say about where they stand, and how far they are, when nothing happens is noise in a story.
+        let noise = |line: &String| line.contains(": status ") || line.ends_with(": probe") || line.ends_with(": echo");
+        trace.into_iter().filter(|line| !noise(line)).collect()
     }
 
     fn command(&mut self, words: &[&str]) -> Option<()> {
         if let ["cluster", members, rest @ ..] = words {
-            let rotation = match rest {
-                [] => 0,
-                ["rotation", steps] => steps.parse().ok()?,
-                _ => return None,
-            };
-            let mut network = Network::new(Cluster::new(members.parse().ok()?, rotation), 1, Conditions::CALM);
+            let (mut rotation, mut seed) = (0, 1);
+            for words in rest.chunks(2) {
+                match words {
+                    ["rotation", steps] => rotation = steps.parse().ok()?,
+                    ["seed", chance] => seed = chance.parse().ok()?,
+                    _ => return None,
+                }
+            }
+            let mut network = Network::new(Cluster::new(members.parse().ok()?, rotation), seed, Conditions::CALM);
             network.trace = Some(Vec::new());
             self.network = Some(network);
             return Some(());

@@ -102,7 +102,9 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
         mark.lose(lost)?;
     }
     let generation = mark.next_generation(scan.generation);
-    if let (Tail::Whole { at, .. }, Some(newest)) = (&tail, scan.newest_group) {
+    if let (Tail::Whole { at, .. }, Some(newest)) = (&tail, scan.newest_group)
+        && newest.segment == at.segment
+    {
         let name = segment_name(newest.segment);
         let file = disk.open(&name).map_err(|error| StorageError::io("opening", &disk.path(&name), error))?;
         write_again(&*file, newest.offset..at.offset)

@@ -2,7 +2,7 @@
 
 use crate::aphousia::block::{Block, CertifiedBlock, Header, inline_digest};
 use crate::aphousia::message::{Message, Position};
-use crate::aphousia::{Aphousia, Recovered, Settings};
+use crate::aphousia::{Instance, Recovered, Rules, Settings, Standard};
 use crate::conformance::{Cluster, Random};
 use crate::{Consensus, Input, Output};
 use unisono_trusted::{RegisterState, VoteRegister};
@@ -10,15 +10,15 @@ use unisono_types::{Digest, Epoch, RegisterView, ReplicaId, SequenceNumber, Step
 
 const LIAR: ReplicaId = ReplicaId(2);
 
-fn instance(cluster: &Cluster) -> Aphousia {
+pub(super) fn instance<R: Rules>(cluster: &Cluster, rules: R) -> Instance<R> {
     let id = ReplicaId(1);
     let settings = Settings::new(id, cluster.host_signer(id), cluster.membership().clone());
-    let mut instance = Aphousia::new(settings, Recovered::default());
+    let mut instance = Instance::with_rules(rules, settings, Recovered::default());
     instance.handle(Time { monotonic: 0, wall: 1_000_000 }, Input::Start, &mut Vec::new());
     instance
 }
 
-fn says(instance: &mut Aphousia, at: u64, message: Message) -> Vec<Output<Message>> {
+pub(super) fn says<R: Rules>(instance: &mut Instance<R>, at: u64, message: Message) -> Vec<Output<Message>> {
     let mut outbox = Vec::new();
     let now = Time { monotonic: at, wall: 1_000_000 + at };
     instance.handle(now, Input::Message { from: LIAR, message: Verified::own(message) }, &mut outbox);
@@ -60,7 +60,7 @@ fn garbage(random: &mut Random, cluster: &Cluster) -> Message {
 #[test]
 fn whatever_one_peer_says_memory_stays_bounded_and_the_view_stays() {
     let cluster = Cluster::new(3, 0);
-    let mut instance = instance(&cluster);
+    let mut instance = instance(&cluster, Standard);
     let mut random = Random::new(1);
     let block_bytes = cluster.membership().configuration().limits.block_bytes as usize;
     let mut outputs = 0;
@@ -79,7 +79,7 @@ fn whatever_one_peer_says_memory_stays_bounded_and_the_view_stays() {
 #[test]
 fn a_lone_wish_moves_nobody_and_two_do() {
     let cluster = Cluster::new(3, 0);
-    let mut instance = instance(&cluster);
+    let mut instance = instance(&cluster, Standard);
     let id = cluster.membership().configuration().cluster;
     let wish = |replica| {
         let wish = unisono_types::Wish { epoch: Epoch(0), view: View(9) };
@@ -95,7 +95,7 @@ fn a_lone_wish_moves_nobody_and_two_do() {
 #[test]
 fn time_from_the_future_makes_a_vote_wait_and_nothing_else() {
     let cluster = Cluster::new(3, 0);
-    let mut instance = instance(&cluster);
+    let mut instance = instance(&cluster, Standard);
     let base = cluster.membership().configuration().digest();
     // 0.8 s ahead of my clock, D = 0.5 s.
     let header = Header {
@@ -127,7 +127,7 @@ fn time_from_the_future_makes_a_vote_wait_and_nothing_else() {
 #[test]
 fn more_frames_than_there_is_room_for_are_dropped() {
     let cluster = Cluster::new(3, 0);
-    let mut instance = instance(&cluster);
+    let mut instance = instance(&cluster, Standard);
     for number in 1..500 {
         let mut outbox = Vec::new();
         let frame = cluster.frame(number, &[3; 4_000]);

@@ -1,0 +1,176 @@
+//! Clocks that are wrong, ways that are long, blocks that are large: none of them accuses a correct leader or stops it.
+
+use super::hostile::{instance, says};
+use crate::aphousia::planted::Planted;
+use crate::aphousia::{Aphousia, Instance, Message, Rules};
+use crate::conformance::{Cluster, Conditions, Network, Subject};
+use crate::{Consensus, Input, RegisterAnswer};
+use unisono_trusted::{RegisterState, VoteRegister};
+use unisono_types::{Epoch, Limits, RegisterView, ReplicaId, Signed, Time, View, Wish};
+
+const SECOND: u64 = 1_000_000;
+const DAY: i64 = 24 * 3_600 * 1_000_000;
+const LEADER: ReplicaId = ReplicaId(0);
+
+/// Three replicas in a calm network that run this variant.
+fn network<S: Subject>(planted: Option<Planted>) -> Network<S> {
+    let variant = planted.and_then(|planted| Planted::ALL.iter().position(|other| *other == planted));
+    let cluster = Cluster::new(3, 0).of_variant(variant.unwrap_or(0));
+    let mut network = Network::new(cluster, 1, Conditions::CALM);
+    network.ids().for_each(|id| network.start(id));
+    network
+}
+
+/// Hands a frame to everyone and lets time pass, until it is decided or the time is over; how long it took.
+fn decide<S: Subject>(network: &mut Network<S>, number: u64, most: u64) -> u64 {
+    let frame = network.cluster().frame(number, b"x");
+    let since = network.now();
+    network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
+    while !network.checks.is_decided(&frame.id()) && network.now() < since + most {
+        network.run(1_000);
+    }
+    network.verdict().unwrap_or_else(|violation| panic!("{}", violation.0));
+    network.now() - since
+}
+
+fn view<S: Subject>(network: &Network<S>) -> View {
+    network.ids().filter_map(|id| network.instance(id)).map(|instance| instance.status().view.view()).max().unwrap()
+}
+
+#[test]
+fn clocks_that_are_set_leave_no_gap_and_time_goes_on() {
+    for steps in [vec![-5_000_000], vec![-60_000_000], vec![-600_000_000], vec![DAY, -DAY], vec![DAY, -DAY, DAY]] {
+        let mut network = network::<Aphousia>(None);
+        let mut number = 0;
+        for step in [0].into_iter().chain(steps.clone()) {
+            network.ids().for_each(|id| network.set_clock(id, step));
+            let (from, since) = (network.agreed_time(), network.now());
+            for _ in 0..100 {
+                number += 1;
+                let took = decide(&mut network, number, 60 * SECOND);
+                assert!(took < SECOND, "{steps:?}: {took} us");
+                network.run(20_000);
+            }
+            let advanced = network.agreed_time().0 - from.0;
+            assert!(advanced >= (network.now() - since) / 3, "{steps:?}: {advanced} us");
+        }
+        assert_eq!(view(&network), View(0), "{steps:?}: who follows the clocks is no bad leader");
+    }
+}
+
+#[test]
+fn under_load_time_that_waits_for_the_clocks_runs_at_half_speed() {
+    // Each decision makes room for the next block at once: time since the newest decision is 0 whenever one is built.
+    let mut network = network::<Aphousia>(None);
+    decide(&mut network, 1, SECOND);
+    network.ids().for_each(|id| network.set_clock(id, -600_000_000));
+    let (from, since) = (network.agreed_time(), network.now());
+    for number in 2..500 {
+        let frame = network.cluster().frame(number, b"x");
+        network.submit(LEADER, frame, "");
+        network.run(1_000);
+    }
+    let (advanced, elapsed) = (network.agreed_time().0 - from.0, network.now() - since);
+    assert!((elapsed * 2 / 5..elapsed * 3 / 5).contains(&advanced), "{advanced} us in {elapsed} us");
+}
+
+#[test]
+fn a_leader_whose_clock_is_ahead_is_replaced_and_its_time_is_not_taken() {
+    let mut network = network::<Aphousia>(None);
+    decide(&mut network, 1, SECOND);
+    let from = network.agreed_time();
+    network.set_clock(LEADER, DAY);
+    assert!(decide(&mut network, 2, 60 * SECOND) < SECOND);
+    assert!(view(&network) > View(0));
+    assert!(network.agreed_time() < from.after(2 * SECOND));
+    let waits = |id| network.instance(ReplicaId(id)).unwrap().status().clock_waits;
+    assert!(waits(1) > 0 && waits(2) > 0, "it shows");
+}
+
+#[test]
+fn a_leader_that_holds_time_back_is_replaced() {
+    let held = |planted| {
+        let mut network = network::<Instance<Planted>>(Some(planted));
+        for number in 1..200 {
+            decide(&mut network, number, SECOND);
+            network.run(100_000);
+            let slow = -((network.now() / 10 * 9) as i64);
+            network.set_skew(LEADER, slow);
+        }
+        view(&network)
+    };
+    assert!(held(Planted::SizeAccuses) > View(0), "a rule that has nothing to do with it");
+    assert_eq!(held(Planted::SlowTimeExcused), View(0));
+}
+
+/// How far beyond its clock a replica votes after a liar and one that starts anew have made it skip views.
+fn tolerance_after_skipping<R: Rules>(rules: R) -> u64 {
+    let cluster = Cluster::new(3, 0);
+    let mut instance = instance(&cluster, rules);
+    let wish = |replica| {
+        let (id, signer) = (cluster.membership().configuration().cluster, cluster.host_signer(ReplicaId(replica)));
+        Message::Wish(Signed::sign(id, ReplicaId(replica), &signer, Wish { epoch: Epoch(0), view: View(1_000) }))
+    };
+    says(&mut instance, 1, wish(2));
+    says(&mut instance, 2, wish(0));
+    let mut register = cluster.register(ReplicaId(1), RegisterState::default());
+    let change = register.advance(RegisterView::new(Epoch(0), View(1_000))).unwrap();
+    let now = Time { monotonic: 3, wall: SECOND + 3 };
+    instance.handle(now, Input::Answered(RegisterAnswer::ViewChange(change)), &mut Vec::new());
+    assert_eq!(instance.status().view.view(), View(1_000));
+    instance.tolerance_micros()
+}
+
+#[test]
+fn views_that_others_make_me_skip_do_not_widen_what_i_vote_for() {
+    assert_eq!(tolerance_after_skipping(crate::aphousia::Standard), 500_000);
+    assert!(tolerance_after_skipping(Planted::SkippedViewsCount) > 50 * SECOND);
+}
+
+#[test]
+fn twenty_minutes_of_six_seconds_are_lived_through_and_forgotten() {
+    let mut network = network::<Aphousia>(None);
+    decide(&mut network, 1, SECOND);
+    network.conditions.delay = (5_000_000, 6_000_000);
+    let far = network.now();
+    let mut number = 1;
+    while network.now() < far + 1_200 * SECOND {
+        number += 1;
+        decide(&mut network, number, 120 * SECOND);
+    }
+    assert!(number > 10, "{number} in twenty minutes: it goes on meanwhile");
+    assert!(view(&network) < View(12), "{:?}", view(&network));
+    network.conditions = Conditions::CALM;
+    assert!(decide(&mut network, number + 1, 60 * SECOND) < 30 * SECOND);
+    // And a leader that dies then is replaced as soon as ever.
+    network.run(30 * SECOND);
+    let leader = network.instance(LEADER).unwrap().status().leader;
+    network.crash(leader);
+    let took = decide(&mut network, number + 2, 60 * SECOND);
+    assert!(took < 2 * SECOND, "{took} us");
+}
+
+#[test]
+fn large_blocks_depose_nobody() {
+    let views = |planted| {
+        let mut network = network::<Instance<Planted>>(Some(planted));
+        let limits =
+            Limits { operation_bytes: 2 << 20, frame_bytes: 3 << 20, block_bytes: 4 << 20, ..Limits::default() };
+        let cluster = network.cluster().clone().with_limits(limits);
+        network = Network::new(cluster, 1, Conditions { bandwidth: 8_000, ..Conditions::CALM });
+        network.ids().for_each(|id| network.start(id));
+        for number in 1..=4 {
+            let frame = network.cluster().frame(number, &vec![1; 1_500_000]);
+            network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
+        }
+        network.trace = Some(Vec::new());
+        network.run(3 * SECOND);
+        if std::env::var_os("TR").is_some() {
+            network.trace.iter().flatten().for_each(|l| println!("{l}"));
+        }
+        assert_eq!(network.instance(LEADER).unwrap().status().pending, 0);
+        view(&network)
+    };
+    assert_eq!(views(Planted::StampStands), View(0), "a rule that has nothing to do with it");
+    assert!(views(Planted::SizeAccuses) > View(0));
+}
