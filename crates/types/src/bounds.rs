@@ -42,13 +42,13 @@ pub const PIECE_BYTES: usize = 1 << 20;
 pub const FORWARD_BYTES: usize = 1 << 20;
 /// What a message adds to its largest part: kind, lengths, counts.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 64;
-/// Blocks of the greatest size that one peer may have here without their being proven. A correct leader has what is in
+/// Blocks of the greatest size that one peer may have here unasked and not voted for. A correct leader has what is in
 /// flight, and a new view's block.
 pub const SHARE_BLOCKS: usize = 3;
 /// Blocks that a leader may have proposed and not seen decided, at most.
 pub const IN_FLIGHT_BLOCKS: usize = 2;
 /// Blocks of the greatest size whose frames an undecided chain may hold before no more frames are put on top.
-pub const CHAIN_BLOCKS: usize = 4;
+pub const CHAIN_BLOCKS: usize = 2;
 /// Blocks of the greatest size whose frames an undecided chain may hold for a vote: what correct leaders build.
 pub const VOTE_BLOCKS: usize = CHAIN_BLOCKS + IN_FLIGHT_BLOCKS + 1;
 /// Decided blocks kept in memory for slower peers.
@@ -87,7 +87,7 @@ pub struct Bounds {
     pub message: usize,
     /// What a link between replicas carries at once.
     pub link: usize,
-    /// What one peer may have here without its being proven.
+    /// What one peer may have here that was not voted for: unasked, and asked for by name.
     pub share: usize,
     /// Frames of an undecided chain on which more frames may be put.
     pub chain: usize,
@@ -123,7 +123,7 @@ impl Bounds {
         let answer = max(piece, certified_block);
         let message = max(answer + PROOF_BYTES, FORWARD_BYTES + frame) + MESSAGE_OVERHEAD_BYTES;
         let link = message + MESSAGE_OVERHEAD_BYTES;
-        let share = SHARE_BLOCKS * certified_block + CHAIN_HEADER_BYTES;
+        let share = (SHARE_BLOCKS + VOTE_BLOCKS) * certified_block + 2 * CHAIN_HEADER_BYTES;
         let vote = VOTE_BLOCKS * block;
         Self {
             operation: limits.operation_bytes as usize,
@@ -166,7 +166,7 @@ impl Bounds {
         if self.link > self.outbox || self.link > self.inbox || self.certified_block > self.group {
             return Err("queues and the log take the largest message and block");
         }
-        if (IN_FLIGHT_BLOCKS + 1) * self.certified_block > self.share {
+        if (IN_FLIGHT_BLOCKS + 1) * self.block > SHARE_BLOCKS * self.block || self.share > self.undecided {
             return Err("a correct leader's blocks have room in its own share");
         }
         if CHAIN_HEADER_BYTES < 2 * self.header || self.header > CHAIN_HEADER_BYTES / 256 {

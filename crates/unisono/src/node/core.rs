@@ -37,9 +37,6 @@ use unisono_types::{CallAnswer, CallId, Digest, Done, ReplicaId, SequenceNumber,
 /// Messages taken from each queue per wake-up: enough to fill a block, few enough that timers are on time.
 const ARRIVALS_MAX: usize = 512;
 
-/// Bytes of committed blocks in one answer to a peer that is far behind.
-const PROVIDED_BYTES_MAX: usize = 1 << 20;
-
 /// Bytes of the own log that are replayed at once.
 const REPLAY_BYTES: usize = 4 << 20;
 
@@ -418,7 +415,8 @@ impl Node {
                 (source, LinkEvent::Message(message)) => {
                     self.counters.messages.increment(1);
                     let message = parse(source, message, &self.context);
-                    if matches!(&message, Ok(Received::Peer(_, message)) if self.replica.is_stale(message)) {
+                    if matches!(&message, Ok(Received::Peer(from, message)) if !self.replica.is_wanted(*from, message))
+                    {
                         continue;
                     }
                     sources.push(source);
@@ -617,8 +615,9 @@ impl Node {
             return;
         }
         let (reader, notify) = (self.reader.clone(), self.notify.clone());
+        let piece = self.context.membership.bounds().piece;
         let read = move || {
-            let message = match reader.committed(from, PROVIDED_BYTES_MAX) {
+            let message = match reader.committed(from, piece) {
                 Ok(blocks) => provided(blocks),
                 Err(error) => {
                     tracing::error!("reading the log for a peer: {error}");
