@@ -171,6 +171,10 @@ impl<A: Algorithm> Numbers<A> {
                 ConsensusOutput::Suspect { peer, reason } => {
                     effects.push(Effect::Observe(Observation::Suspected { peer, reason }));
                 }
+                ConsensusOutput::Contradiction(found) => {
+                    let what = format!("two histories are proven at {:?}", found.sequence);
+                    effects.push(Effect::Observe(Observation::Halted(what)));
+                }
                 ConsensusOutput::Decide(decision) => {
                     executed = Some(decision.sequence);
                     self.decide(&decision, effects);

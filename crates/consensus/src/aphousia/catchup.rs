@@ -15,8 +15,9 @@ const WANTS_MAX: usize = 8;
 const ATTEMPTS_MAX: u32 = 12;
 /// Decisions that a replica may lack and still take part. With more it only catches up.
 const NEAR: u64 = 256;
-/// Blocks this far above the last decided one make it ask for decided ones too.
-const AHEAD: u64 = 64;
+/// More than a correct leader has in flight: a block this far above the last decided one shows that decided ones are
+/// missing, unless views have passed that decided nothing.
+const AHEAD: u64 = 8;
 /// How long a question for decided blocks waits before another peer is asked too.
 const TURN_MICROS: u64 = 100_000;
 /// A peer that does not answer, or to no use, is asked half as often each time, down to every 3.2 s.
@@ -121,6 +122,8 @@ pub(super) struct CatchUp {
     /// Who was asked last: the next in line is asked next.
     last_asked: Option<ReplicaId>,
     served: BTreeMap<ReplicaId, Served>,
+    /// When all were last told where this replica stands because it seemed to be behind.
+    told_all: Option<u64>,
     /// Bytes decided since the start.
     decided: u64,
     /// Another history is proven: see [`Output::Contradiction`].
@@ -294,7 +297,8 @@ impl<R: Rules> Instance<R> {
         outbox.push(Output::Send { to: peer, message: Message::Ask(self.chain.height()) });
     }
 
-    /// Asks for decided blocks too when a block is so far ahead that collecting single ones takes long.
+    /// Asks for decided blocks too when a block is so far ahead that collecting single ones takes long. And tells all
+    /// where it stands, so that those who are far ahead say so: see [`Self::is_far_behind`].
     pub(super) fn ask_if_far_ahead(
         &mut self,
         now: Time,
@@ -302,9 +306,21 @@ impl<R: Rules> Instance<R> {
         height: SequenceNumber,
         outbox: &mut Vec<Output<Message>>,
     ) {
-        if height.0 > self.chain.height().0.saturating_add(AHEAD) {
-            self.ask(now, peer, 1, outbox);
+        if !self.is_far_ahead(height) {
+            return;
         }
+        self.ask(now, peer, 1, outbox);
+        let told = self.catchup.told_all.is_some_and(|told| now.monotonic.saturating_sub(told) < TURN_MICROS);
+        if !told {
+            self.catchup.told_all = Some(now.monotonic);
+            outbox.push(Output::Broadcast(self.position()));
+        }
+    }
+
+    /// Whether decided blocks below this height are likely to be missing, so that asking for them comes before fetching
+    /// single ones.
+    pub(super) fn is_far_ahead(&self, height: SequenceNumber) -> bool {
+        height.0 > self.chain.height().0.saturating_add(AHEAD)
     }
 
     /// Asks the next peer that says it is ahead while f others have not answered yet: they may all be lying.

@@ -233,7 +233,9 @@ impl<R: Rules> Instance<R> {
         let parent_hash = header.parent;
         let stands_on_own = node.own && self.chain.nodes.get(&parent_hash).is_some_and(|parent| parent.own);
         if !self.chain.is_valid(&parent_hash) && !stands_on_own {
-            if !self.chain.nodes.contains_key(&parent_hash) {
+            // Decided blocks that are asked for may fill the gap; if not, a retry names the parent.
+            let waits = !node.requested && self.is_far_ahead(header.height);
+            if !waits && !self.chain.nodes.contains_key(&parent_hash) {
                 self.want(parent_hash, from, outbox);
             }
             return false;

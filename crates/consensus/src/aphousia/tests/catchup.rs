@@ -434,6 +434,41 @@ fn a_replica_that_is_far_behind_says_nothing_but_that_it_is() {
     assert!(certifies(&laggard.hears(0, &Message::Block(blocks[0].clone())).unwrap()));
 }
 
+#[test]
+fn a_follower_that_returns_catches_up_first_and_deposes_nobody() {
+    let mut network: Network<Instance<Standard>> = Network::new(Cluster::new(3, 0), 1, Conditions::CALM);
+    network.ids().for_each(|id| network.start(id));
+    let late = ReplicaId(2);
+    network.cut(late, ReplicaId(0));
+    network.cut(late, ReplicaId(1));
+    let mut number = 0;
+    let mut load = |network: &mut Network<Instance<Standard>>, decisions: u64| {
+        for _ in 0..decisions {
+            number += 1;
+            let frame = network.cluster().frame(number, &[1; 3_000]);
+            network.submit(ReplicaId(0), frame, "");
+            network.run(5_000);
+        }
+    };
+    load(&mut network, 600);
+    let (behind, ahead) = (network.checks.height_of(late), network.checks.height());
+    assert!(ahead.0 - behind.0 > 500);
+    network.mend();
+    network.trace = Some(Vec::new());
+    load(&mut network, 200);
+    let trace = network.trace.take().unwrap();
+    let near = trace.iter().position(|line| line.contains("r2 certifies")).expect("it votes again");
+    assert!(trace[..near].iter().filter(|line| line.contains("r2 decides")).count() > 300, "only when it is near");
+    let says = |what: &str| trace[..near].iter().filter(|line| line.contains("r2 to") && line.contains(what)).count();
+    assert!(says("wish") == 0 && says("fetch") <= 2, "{} blocks fetched before it knew", says("fetch"));
+    let behind = network.checks.height().0 - network.checks.height_of(late).0;
+    assert!(behind <= 2, "{behind} behind after a second");
+    for id in network.ids() {
+        assert_eq!(network.instance(id).unwrap().status().view.view(), View(0));
+    }
+    network.verdict().unwrap();
+}
+
 /// Seconds until something is decided after 80 views in which every message took six seconds: 20 minutes and more.
 fn seconds_to_recover<S: crate::conformance::Subject>(cluster: Cluster) -> Option<u64> {
     let slow = Conditions { delay: (6_000_000, 6_000_000), ..Conditions::CALM };
