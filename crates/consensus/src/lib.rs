@@ -47,11 +47,17 @@ pub trait Consensus {
     /// [`Rejected`] when the bytes are no block.
     fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected>;
 
-    /// Whether `handle` would ignore this message because of what is decided already. Asked before its signatures are
-    /// checked, so that what comes too late costs nothing; with more votes than a quorum needs that is every third.
-    fn is_stale(&self, message: &Self::Message) -> bool {
+    /// Whether `handle` could make anything of this message, by its place, its sender and what was asked for. Cheap,
+    /// and asked before any signature in it is checked: what comes too late, twice or unasked costs nothing.
+    fn is_wanted(&self, from: ReplicaId, message: &Self::Message) -> bool {
+        let _ = (from, message);
+        true
+    }
+
+    /// How many signatures have to be checked in this message: what a host counts against its sender beforehand.
+    fn signatures(message: &Self::Message) -> usize {
         let _ = message;
-        false
+        1
     }
 
     /// The frames that this message shows and nothing else, if that is what it is for: [`Output::Offer`] would hand
@@ -209,6 +215,24 @@ pub enum Output<M> {
         /// What it did.
         reason: &'static str,
     },
+    /// Proof that another history was decided than ours: more than f faults, or a register's key that spoke twice. The
+    /// instance certifies nothing more; its replica stops until a person acts. Emitted once.
+    Contradiction(Contradiction),
+}
+
+/// Two decisions for one place, both proven.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contradiction {
+    /// The place.
+    pub sequence: SequenceNumber,
+    /// Hash of what was decided here.
+    pub ours: Digest,
+    /// Hash of what was decided elsewhere.
+    pub theirs: Digest,
+    /// Who showed it; `None` for a checkpoint that f+1 members signed.
+    pub from: Option<ReplicaId>,
+    /// What proves the other one: the transferable commit certificate, or the signed checkpoints, encoded.
+    pub evidence: Bytes,
 }
 
 /// One write to the log.

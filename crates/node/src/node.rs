@@ -15,9 +15,6 @@ use unisono_types::{CallId, Checkpoint, Done, ReplicaId, Reply, SequenceNumber, 
 /// Bytes of the own log that are replayed at once.
 const REPLAY_BYTES: usize = 4 << 20;
 
-/// Bytes of committed blocks in one answer to a peer that is far behind.
-pub const PROVIDED_BYTES_MAX: usize = 1 << 20;
-
 /// How handlers get to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drive {

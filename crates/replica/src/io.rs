@@ -2,7 +2,7 @@
 
 use crate::{GrantRecord, PeerMessage};
 use alloc::{boxed::Box, string::String, vec::Vec};
-use unisono_consensus::{PersistId, Provide, Record, RegisterAnswer, TimerId};
+use unisono_consensus::{Contradiction, PersistId, Provide, Record, RegisterAnswer, TimerId};
 use unisono_types::{
     Bytes, CallAnswer, CallId, Digest, Done, Frame, Membership, PublicKey, RegisterView, ReplicaId, Reply,
     SequenceNumber, Signer, Step, Verified, Work,
@@ -232,6 +232,12 @@ pub enum HaltReason {
         /// Where the states differ first.
         first: Difference,
     },
+    /// Another history is proven than the one this replica has.
+    #[error(
+        "two histories are proven at height {sequence}: {own} was decided here, {theirs} elsewhere. More than f replicas          are faulty, or a vote register's key was used again after its state was lost. This replica certifies nothing          more. Compare the logs of all replicas before any of them goes on: acknowledged writes may differ",
+        sequence = .0.sequence, own = .0.ours, theirs = .0.theirs,
+    )]
+    TwoHistories(Contradiction),
 }
 
 /// Where two states differ first.

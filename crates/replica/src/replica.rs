@@ -12,7 +12,8 @@ use crate::proposals::{self, OWN_TIMERS, Proposals, Step};
 use crate::replies::{Replies, is_short};
 use crate::table::outcome_digest;
 use crate::{
-    ConnectionId, Counters, GrantsRequest, Input, LeavesRequest, Output, PeerMessage, QueryId, Settings, Status, Timer,
+    ConnectionId, Counters, GrantsRequest, HaltReason, Input, LeavesRequest, Output, PeerMessage, QueryId, Settings,
+    Status, Timer,
 };
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -213,6 +214,11 @@ impl<C: Consensus> Replica<C> {
             consensus::Output::Provide(provide) => Output::Provide(provide),
             consensus::Output::Suspect { peer, reason } => Output::Suspect { peer, reason },
             consensus::Output::Offer(frames) => return self.offered.extend(frames),
+            consensus::Output::Contradiction(contradiction) => {
+                self.halted = true;
+                self.inbox.clear();
+                Output::Halt(HaltReason::TwoHistories(contradiction))
+            }
             consensus::Output::Decide(decision) => return self.decided(&decision, out),
         });
     }
@@ -621,13 +627,29 @@ impl<C: Consensus> Replica<C> {
         self.order.admin.place(nonce)
     }
 
-    /// Whether a peer's message would be ignored, so that its signatures need no check.
+    /// Whether a peer's message could be of any use: one that is not is dropped before its signatures are checked.
     #[must_use]
-    pub fn is_stale(&self, message: &PeerMessage<C::Message>) -> bool {
-        let PeerMessage::Consensus(message) = message else { return false };
-        let offered = C::offered(message);
-        let useless = |frame: &Frame| !matches!(self.order.admission(frame, EVER), Ok(()) | Err(Refused::Early));
-        self.consensus.is_stale(message) || (!offered.is_empty() && offered.iter().all(useless))
+    pub fn is_wanted(&self, from: ReplicaId, message: &PeerMessage<C::Message>) -> bool {
+        match message {
+            PeerMessage::Consensus(message) => {
+                let offered = C::offered(message);
+                let useless =
+                    |frame: &Frame| !matches!(self.order.admission(frame, EVER), Ok(()) | Err(Refused::Early));
+                let nothing_new = !offered.is_empty() && offered.iter().all(useless);
+                !nothing_new && self.consensus.is_wanted(from, message)
+            }
+            _ => true,
+        }
+    }
+
+    /// How many signatures have to be checked in a peer's message: what counts against its budget beforehand.
+    #[must_use]
+    pub fn signatures(message: &PeerMessage<C::Message>) -> usize {
+        match message {
+            PeerMessage::Consensus(message) => C::signatures(message),
+            PeerMessage::Checkpoint(_) | PeerMessage::Submission(_) => 1,
+            _ => 0,
+        }
     }
 
     /// The consensus instance, for the views that its algorithm offers.

@@ -132,6 +132,9 @@ impl<R: Variant> Algorithm for Instance<R> {
             Message::Frames(frames) => {
                 frames.into_iter().take(2).map(|frame| encoded(&Message::Frames(vec![frame; 2]))).collect()
             }
+            // A Byzantine echo: the distance seems to be any.
+            Message::Probe(_) => vec![encoded(&Message::Probe(random.next_u64()))],
+            Message::Echo(_) => vec![encoded(&Message::Echo(random.next_u64()))],
             Message::Decided(_) => Vec::new(),
         }
     }

@@ -21,6 +21,9 @@ pub trait Factory {
     /// Reads the hash of the block before from a block's bytes as its log holds them.
     fn parent(&self) -> fn(&Bytes) -> Option<Digest>;
 
+    /// Bytes of committed blocks in one answer to a peer that is far behind.
+    fn piece_bytes(&self) -> usize;
+
     /// What a message between replicas says, for traces.
     fn describe(&self, bytes: &Bytes) -> String {
         format!("{} bytes", bytes.len())

@@ -72,6 +72,10 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
         A::parent
     }
 
+    fn piece_bytes(&self) -> usize {
+        self.identities.membership().bounds().piece
+    }
+
     fn describe(&self, bytes: &Bytes) -> String {
         match PeerMessage::<A::Message>::parse(bytes.clone(), &self.identities.context) {
             Ok(PeerMessage::Consensus(_)) => A::describe(&self.identities, &bytes.slice(1..)),

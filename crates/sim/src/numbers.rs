@@ -59,6 +59,10 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
         A::parent
     }
 
+    fn piece_bytes(&self) -> usize {
+        self.identities.membership().bounds().piece
+    }
+
     fn describe(&self, bytes: &Bytes) -> String {
         A::describe(&self.identities, bytes)
     }
@@ -232,6 +236,10 @@ impl<A: Algorithm> Numbers<A> {
                 ConsensusOutput::Offer(frames) => offered.extend(frames),
                 ConsensusOutput::Suspect { peer, reason } => {
                     effects.push(Effect::Observe(Observation::Suspected { peer, reason }));
+                }
+                ConsensusOutput::Contradiction(found) => {
+                    let what = format!("two histories are proven at {:?}", found.sequence);
+                    effects.push(Effect::Observe(Observation::Halted(what)));
                 }
                 ConsensusOutput::Decide(decision) => {
                     executed = Some(decision.sequence);

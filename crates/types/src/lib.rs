@@ -7,6 +7,7 @@
 //!   sign        Signer / Verifier as values: Ed25519, or a keyed hash in simulation only
 //!   verified    Unverified<T> -> Verified<T>, the only way into the core
 //!   membership  Configuration, Membership, Quorum (made from a membership only)
+//!   bounds      how large things are, in one table, with its relations
 //!   frame       what clients and replicas put into the order: signed frames, the unit that is batched
 //!   statement   Wish, Checkpoint: signed one by one, so that third parties can be convinced
 //!   register    Certificate, ViewChange, Attestation: what a vote register signs
@@ -22,6 +23,7 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+pub mod bounds;
 mod call;
 mod codec;
 mod digest;
@@ -36,6 +38,7 @@ mod statement;
 mod verified;
 mod work;
 
+pub use bounds::Bounds;
 pub use call::{CALL_ANSWER_BYTES_MAX, CALL_FAILED_BYTES_MAX, CallAnswer, CallId, CallRefused};
 pub use codec::{CodecError, decode, encode};
 pub use digest::{Digest, Hasher};

@@ -1,5 +1,6 @@
 //! Who takes part, and what counts as enough of them.
 
+use crate::bounds::{Bounds, MEMBERS_MAX};
 use crate::{ClusterId, Digest, Epoch, Incarnation, PublicKey, ReplicaId, encode};
 use alloc::{collections::BTreeSet, string::String, sync::Arc, vec::Vec};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -38,8 +39,9 @@ pub struct Limits {
     pub session_idle: u64,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+impl Limits {
+    /// What a cluster has that says nothing else.
+    pub const DEFAULT: Self = {
         const MIB: u32 = 1 << 20;
         Self {
             operation_bytes: 17 * MIB, // a value of 16 MiB, its key and its command
@@ -50,6 +52,12 @@ impl Default for Limits {
             reply_bytes: 64 * MIB,
             session_idle: 3_600_000_000,
         }
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }
 
@@ -86,9 +94,12 @@ pub enum ConfigurationError {
     /// Two members or clients with one key.
     #[error("key {0} is used twice: every member and register needs a key of its own")]
     SharedKey(PublicKey),
-    /// Limits that contradict each other.
-    #[error("limits must grow: operation_bytes < frame_bytes <= block_bytes, and none may be 0")]
+    /// No sessions, or sessions without a request.
+    #[error("limits sessions and window must not be 0")]
     Limits,
+    /// Sizes that contradict each other: the relation that does not hold.
+    #[error("limits contradict each other: {0}")]
+    Bounds(&'static str),
 }
 
 impl Configuration {
@@ -110,7 +121,7 @@ impl Membership {
     /// The first contradiction found.
     pub fn new(configuration: Configuration) -> Result<Self, ConfigurationError> {
         let count = configuration.members.len();
-        if count == 0 || count > 64 {
+        if count == 0 || count > MEMBERS_MAX {
             return Err(ConfigurationError::MemberCount(count));
         }
         let mut keys = BTreeSet::new();
@@ -130,8 +141,8 @@ impl Membership {
             }
         }
         let limits = &configuration.limits;
-        let grow = limits.operation_bytes < limits.frame_bytes && limits.frame_bytes <= limits.block_bytes;
-        if !grow || limits.operation_bytes == 0 || limits.window == 0 || limits.sessions == 0 {
+        Bounds::new(limits, count).check().map_err(ConfigurationError::Bounds)?;
+        if limits.window == 0 || limits.sessions == 0 {
             return Err(ConfigurationError::Limits);
         }
         Ok(Self(Arc::new(configuration)))
@@ -176,6 +187,12 @@ impl Membership {
     #[must_use]
     pub fn member_by_host_key(&self, key: &PublicKey) -> Option<&Member> {
         self.0.members.iter().find(|member| member.host_key == *key)
+    }
+
+    /// How large things are.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds::new(&self.0.limits, self.len())
     }
 
     /// How many are enough.
@@ -274,6 +291,6 @@ pub(crate) mod tests {
         assert_eq!(Membership::new(gap), Err(ConfigurationError::MemberNumber(ReplicaId(5))));
         let mut limits = configuration(3);
         limits.limits.block_bytes = 1;
-        assert_eq!(Membership::new(limits), Err(ConfigurationError::Limits));
+        assert!(matches!(Membership::new(limits), Err(ConfigurationError::Bounds(_))));
     }
 }

@@ -31,7 +31,8 @@ pub use outbox::Outbox;
 use bytes::Bytes;
 use std::{io, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use unisono_types::{Limits, PublicKey, ReplicaId};
+use unisono_types::bounds::MEMBERS_MAX;
+use unisono_types::{Bounds, Limits, PublicKey, ReplicaId};
 
 /// What a link is for. Said in its first bytes, and held against the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -49,8 +50,8 @@ impl LinkKind {
     #[must_use]
     pub const fn message_bytes_max(self, limits: &Limits) -> usize {
         match self {
-            // A block with its header and certificates; a reply to a far-behind peer holds one block at least.
-            Self::Peer => limits.block_bytes as usize + ENVELOPE_BYTES,
+            // The table bounds what agreement says by it; for the members of the largest cluster.
+            Self::Peer => Bounds::new(limits, MEMBERS_MAX).link,
             Self::Client => limits.frame_bytes as usize + ENVELOPE_BYTES,
             Self::Admin => ENVELOPE_BYTES,
         }

@@ -16,13 +16,12 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::{fmt, hash};
 use unisono_types::borsh::{BorshDeserialize, BorshSerialize};
+use unisono_types::bounds::{BLOCK_OVERHEAD_BYTES, HEADER_CHARGE_BYTES};
 use unisono_types::{
     Bytes, Certificate, Checkpoint, ClusterId, Digest, Epoch, Frame, Hasher, RegisterView, Rejected, ReplicaId,
     SequenceNumber, Signed, Step, Timestamp, VerifyContext, View, ViewChange, VotePosition, decode, encode,
 };
 
-/// Bytes of a header: 64 view changes of 130 bytes, 64 checkpoint signatures of 150, penalties, and room to spare.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a frame's length prefix; counted into a block's size so that empty frames are not free.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = 4;
 
@@ -155,9 +154,19 @@ impl Block {
         &self.0.frames
     }
 
-    /// About how many bytes it holds.
+    /// How many bytes it takes in memory, on its way and in a log, at most.
     pub(super) fn bytes(&self) -> usize {
-        self.0.frame_bytes + self.0.header_bytes.len()
+        self.0.frame_bytes + self.0.header_bytes.len() + BLOCK_OVERHEAD_BYTES
+    }
+
+    /// Bytes of its frames alone.
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.0.frame_bytes
+    }
+
+    /// What its header counts for among those of a chain: at least as much as it takes in a proof.
+    pub(super) fn header_charge(&self) -> usize {
+        (self.0.header_bytes.len() + size_of::<u32>()).max(HEADER_CHARGE_BYTES)
     }
 
     pub(super) fn header_bytes(&self) -> &Bytes {
@@ -232,8 +241,9 @@ impl CertifiedBlock {
     /// Reads one from a cursor: bounds and form, no signatures.
     pub(super) fn parse(cursor: &mut Cursor, context: &VerifyContext) -> Result<Self, Rejected> {
         let limits = &context.membership.configuration().limits;
-        let header_bytes = cursor.sized(HEADER_BYTES_MAX)?;
-        let header: Header = decode(&header_bytes, HEADER_BYTES_MAX).map_err(|_| Rejected::Malformed)?;
+        let header_bytes_max = context.membership.bounds().header;
+        let header_bytes = cursor.sized(header_bytes_max)?;
+        let header: Header = decode(&header_bytes, header_bytes_max).map_err(|_| Rejected::Malformed)?;
         header.check_form(context)?;
         let hash = header_hash(context.cluster, &header_bytes);
         let certificate = cursor.certificate()?;
@@ -293,7 +303,7 @@ fn header_hash(cluster: ClusterId, header_bytes: &[u8]) -> Digest {
 
 /// A header read back from its bytes, with its hash.
 pub(super) fn parse_header(bytes: &Bytes, context: &VerifyContext) -> Result<(Header, Digest), Rejected> {
-    let header: Header = decode(bytes, HEADER_BYTES_MAX).map_err(|_| Rejected::Malformed)?;
+    let header: Header = decode(bytes, context.membership.bounds().header).map_err(|_| Rejected::Malformed)?;
     header.check_form(context)?;
     Ok((header, header_hash(context.cluster, bytes)))
 }
@@ -303,7 +313,7 @@ pub(super) fn parse_header(bytes: &Bytes, context: &VerifyContext) -> Result<(He
 pub fn parent_of(block: &Bytes) -> Option<Digest> {
     let (length, rest) = block.split_first_chunk::<4>()?;
     let header = rest.get(..u32::from_le_bytes(*length) as usize)?;
-    decode::<Header>(header, HEADER_BYTES_MAX).ok().map(|header| header.parent)
+    decode::<Header>(header, header.len()).ok().map(|header| header.parent)
 }
 
 /// Appends a length-prefixed part.

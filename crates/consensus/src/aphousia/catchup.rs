@@ -2,61 +2,151 @@
 //!
 //! What a peer says about where it stands only decides whom to ask; what comes is proven by hashes and certificates.
 
-use super::block::CertifiedBlock;
-use super::message::{Decided, Message, Position};
-use super::votes::AHEAD_MAX;
-use super::{Instance, Node, Rules, reading_context};
-use crate::{Output, Provide};
+use super::block::{CertifiedBlock, Header};
+use super::message::{Decided, Message, Position, Proof};
+use super::{Instance, Node, Rules, reading_context, rules};
+use crate::{Contradiction, Output, Provide};
 use alloc::{collections::BTreeMap, vec::Vec};
-use unisono_types::{Digest, ReplicaId, SequenceNumber, Time};
+use unisono_types::{Bytes, Digest, ReplicaId, SequenceNumber, Time};
 
 /// Blocks asked for by name at once, for each peer that named them.
 const WANTS_MAX: usize = 8;
 /// After so many fruitless rounds a name is forgotten: garbage has names too. A correct voter names it again.
 const ATTEMPTS_MAX: u32 = 12;
-/// Decided blocks in one answer.
-const ANSWER_BYTES: usize = 1 << 20;
-/// An unanswered question may be put to another peer after this time.
-const ASK_MICROS: u64 = 100_000;
-/// What one peer may draw from us per second: bytes and answers. Far above what a correct laggard takes in.
-const SERVED_BYTES_MAX: usize = 256 << 20;
-const SERVED_ANSWERS_MAX: u32 = 1_024;
-const SERVED_WINDOW_MICROS: u64 = 1_000_000;
+/// Decisions that a replica may lack and still take part. With more it only catches up.
+const NEAR: u64 = 256;
+/// More than a correct leader has in flight: a block this far above the last decided one shows that decided ones are
+/// missing, unless views have passed that decided nothing.
+const AHEAD: u64 = 8;
+/// How long a question for decided blocks waits before another peer is asked too.
+const TURN_MICROS: u64 = 100_000;
+/// A peer that does not answer, or to no use, is asked half as often each time, down to every 3.2 s.
+const FRUITLESS_MAX: u32 = 5;
+/// What one peer may draw from us per second beyond what we decide meanwhile: a tenth of that, or this much, so that
+/// catching up comes to an end and costs the others little.
+const SERVED_BYTES: i64 = 32 << 20;
+/// What an answer costs at least, and what reading the log costs: how much that will be is not known beforehand.
+const ANSWER_CHARGE: usize = 32 << 10;
+const READ_CHARGE: usize = 2 << 20;
+/// The same place is not served again to the same peer before this time, and half as often each time.
+const AGAIN_MICROS: u64 = 50_000;
+const AGAIN_MAX: u32 = 5;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Want {
     /// Who named it.
     from: ReplicaId,
     attempts: u32,
+    /// Not before this round of retries.
+    due: u32,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-struct Served {
-    since: u64,
-    bytes: usize,
-    answers: u32,
-    /// The last place that decided blocks were asked from, and when it was answered.
-    after: SequenceNumber,
+/// What a peer was last asked, about decided blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Question {
     at: u64,
+    /// Not answered yet. Only what was asked for is looked at.
+    open: bool,
+    /// Questions in a row that this peer did not answer, or to no use.
+    fruitless: u32,
+}
+
+impl Question {
+    /// When the peer may be asked again, whoever else is asked meanwhile.
+    fn until(&self) -> u64 {
+        let waits = self.open || self.fruitless > 0;
+        self.at.saturating_add(if waits { TURN_MICROS << self.fruitless.min(FRUITLESS_MAX) } else { 0 })
+    }
+}
+
+/// What a peer may still draw from us.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Served {
+    /// Bytes; what is asked for while it is above 0 is served whole.
+    credit: i64,
+    /// When the credit was last raised, and how much this replica had decided then.
+    since: u64,
+    decided: u64,
+    /// The last place that decided blocks were asked from, when it was answered, and how often.
+    after: SequenceNumber,
+    at: Option<u64>,
+    times: u32,
     /// When a peer that is behind was last told so.
-    told: u64,
+    told: Option<u64>,
+}
+
+impl Served {
+    const fn new(now: u64, decided: u64) -> Self {
+        let after = SequenceNumber(0);
+        Self { credit: SERVED_BYTES, since: now, decided, after, at: None, times: 0, told: None }
+    }
+
+    /// Takes from the budget; whether there was some.
+    fn take(&mut self, bytes: usize, now: u64, decided: u64) -> bool {
+        let elapsed = now.saturating_sub(self.since).min(1_000_000);
+        let keeping_up = decided - self.decided;
+        let gain = i64::try_from(elapsed).unwrap_or(0) * SERVED_BYTES / 1_000_000;
+        let gain = gain.max(i64::try_from(keeping_up / 10).unwrap_or(i64::MAX));
+        let refill = gain.saturating_add(i64::try_from(keeping_up).unwrap_or(i64::MAX));
+        self.credit = self.credit.saturating_add(refill).min(SERVED_BYTES.max(refill));
+        (self.since, self.decided) = (now, decided);
+        let enough = self.credit > 0;
+        if enough {
+            self.credit = self.credit.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+        enough
+    }
+
+    /// Whether this place was served to the peer a moment ago. Else it counts as served now.
+    fn is_again(&mut self, after: SequenceNumber, now: u64) -> bool {
+        let same = self.after == after && self.at.is_some();
+        let wait = AGAIN_MICROS << self.times.min(AGAIN_MAX);
+        if same && self.at.is_some_and(|at| now.saturating_sub(at) < wait) {
+            return true;
+        }
+        self.times = if same { self.times.saturating_add(1) } else { 0 };
+        (self.after, self.at) = (after, Some(now));
+        false
+    }
 }
 
 /// See the module. Bounded by the membership.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct CatchUp {
     wants: BTreeMap<Digest, Want>,
+    /// Rounds of retries so far.
+    round: u32,
     /// How far each peer says that it is.
     heights: BTreeMap<ReplicaId, SequenceNumber>,
-    /// Who was asked last, and when.
-    asked: Option<(ReplicaId, u64)>,
+    asked: BTreeMap<ReplicaId, Question>,
+    /// Who was asked last: the next in line is asked next.
+    last_asked: Option<ReplicaId>,
     served: BTreeMap<ReplicaId, Served>,
+    /// When all were last told where this replica stands because it seemed to be behind.
+    told_all: Option<u64>,
+    /// Bytes decided since the start.
+    decided: u64,
+    /// Another history is proven: see [`Output::Contradiction`].
+    pub(super) contradicted: bool,
 }
 
 impl CatchUp {
     /// A block has come; whether it was asked for.
     pub(super) fn arrived(&mut self, hash: &Digest) -> bool {
         self.wants.remove(hash).is_some()
+    }
+
+    pub(super) fn is_wanted(&self, hash: &Digest) -> bool {
+        self.wants.contains_key(hash)
+    }
+
+    /// Whether this peer has been asked for decided blocks and has not answered yet.
+    pub(super) fn is_asked(&self, peer: ReplicaId) -> bool {
+        self.asked.get(&peer).is_some_and(|question| question.open)
+    }
+
+    pub(super) fn decided(&mut self, bytes: usize) {
+        self.decided = self.decided.saturating_add(bytes as u64);
     }
 
     pub(super) fn forget_wants(&mut self) {
@@ -67,45 +157,60 @@ impl CatchUp {
         !self.wants.is_empty() || self.heights.values().any(|claimed| *claimed > height)
     }
 
+    fn served(&mut self, peer: ReplicaId, now: u64) -> &mut Served {
+        let decided = self.decided;
+        self.served.entry(peer).or_insert_with(|| Served::new(now, decided))
+    }
+
     /// Takes from the peer's budget; whether there was enough.
     fn may_serve(&mut self, peer: ReplicaId, bytes: usize, now: u64) -> bool {
-        let served = self.served.entry(peer).or_default();
-        if now.saturating_sub(served.since) >= SERVED_WINDOW_MICROS {
-            *served = Served { since: now, bytes: 0, answers: 0, ..*served };
-        }
-        served.bytes = served.bytes.saturating_add(bytes);
-        served.answers = served.answers.saturating_add(1);
-        served.bytes <= SERVED_BYTES_MAX && served.answers <= SERVED_ANSWERS_MAX
+        let decided = self.decided;
+        self.served(peer, now).take(bytes.max(ANSWER_CHARGE), now, decided)
     }
 }
 
 impl<R: Rules> Instance<R> {
-    /// Asks `from` for the block of this name, once now and again with every retry, then of others in turn.
+    /// Whether this replica only catches up: it neither votes, nor wishes, nor fetches single blocks. f+1 peers say that
+    /// they are far ahead, so the others go on without it, and one of them is correct and has what is missing.
+    pub(super) fn is_far_behind(&self) -> bool {
+        let near = SequenceNumber(self.chain.height().0.saturating_add(NEAR));
+        let ahead = self.catchup.heights.values().filter(|claimed| **claimed > near).count();
+        self.rules.steps_aside(ahead, self.settings.membership.quorum())
+    }
+
+    /// Asks `from` for the block of this name, once now and again with retries, then of others in turn.
     pub(super) fn want(&mut self, hash: Digest, from: ReplicaId, outbox: &mut Vec<Output<Message>>) {
         let of_peer = self.catchup.wants.values().filter(|want| want.from == from).count();
-        if self.catchup.wants.contains_key(&hash) || of_peer >= WANTS_MAX || self.chain.decided(&hash).is_some() {
+        let known = self.catchup.wants.contains_key(&hash) || self.chain.decided(&hash).is_some();
+        if known || of_peer >= WANTS_MAX || self.is_far_behind() {
             return;
         }
-        self.catchup.wants.insert(hash, Want { from, attempts: 0 });
+        self.catchup.wants.insert(hash, Want { from, attempts: 0, due: 0 });
         if from != self.me() {
             outbox.push(Output::Send { to: from, message: Message::Fetch(hash) });
         }
     }
 
+    /// Each name is asked for again after 1, 1, 2, 4, 8, 8, ... rounds.
     pub(super) fn retry_wants(&mut self, outbox: &mut Vec<Output<Message>>) {
+        if self.is_far_behind() {
+            self.catchup.wants.clear();
+            return;
+        }
         let missing: Vec<(Digest, ReplicaId)> =
             self.chain.nodes.values().filter_map(|node| self.missing_of(node)).collect();
         for (hash, from) in missing {
-            self.catchup.wants.entry(hash).or_insert(Want { from, attempts: 0 });
+            self.catchup.wants.entry(hash).or_insert(Want { from, attempts: 0, due: 0 });
         }
+        self.catchup.round = self.catchup.round.wrapping_add(1);
+        let round = self.catchup.round;
         let members = self.settings.membership.len() as u32;
         let me = self.me();
-        self.catchup.wants.retain(|_, want| {
+        self.catchup.wants.retain(|_, want| want.attempts < ATTEMPTS_MAX);
+        for (hash, want) in self.catchup.wants.iter_mut().filter(|(_, want)| want.due <= round) {
+            let to = ReplicaId(((u32::from(want.from.0) + want.attempts) % members) as u16);
+            want.due = round.saturating_add(1 << want.attempts.saturating_sub(1).min(3));
             want.attempts += 1;
-            want.attempts <= ATTEMPTS_MAX
-        });
-        for (hash, want) in &self.catchup.wants {
-            let to = ReplicaId(((u32::from(want.from.0) + want.attempts - 1) % members) as u16);
             if to != me {
                 outbox.push(Output::Send { to, message: Message::Fetch(*hash) });
             }
@@ -139,7 +244,7 @@ impl<R: Rules> Instance<R> {
     }
 
     pub(super) fn serve_block(&mut self, now: Time, peer: ReplicaId, hash: Digest, outbox: &mut Vec<Output<Message>>) {
-        let known = self.chain.nodes.get(&hash).map(|node| node.certified_block());
+        let known = self.chain.nodes.get(&hash).map(Node::certified_block);
         let found: Option<CertifiedBlock> = known.or_else(|| self.chain.decided(&hash).cloned());
         let bytes = found.as_ref().map_or(0, |block| block.block.bytes());
         if !self.catchup.may_serve(peer, bytes, now.monotonic) {
@@ -166,38 +271,80 @@ impl<R: Rules> Instance<R> {
         let height = self.chain.height();
         self.catchup.heights.insert(peer, position.committed);
         if position.committed < height {
-            let served = self.catchup.served.entry(peer).or_default();
-            if served.told == 0 || now.monotonic.saturating_sub(served.told) >= self.settings.tuning.retry_micros {
-                served.told = now.monotonic.max(1);
+            let retry = self.settings.tuning.retry_micros;
+            let served = self.catchup.served(peer, now.monotonic);
+            if served.told.is_none_or(|told| now.monotonic.saturating_sub(told) >= retry) {
+                served.told = Some(now.monotonic);
                 outbox.push(Output::Send { to: peer, message: self.position() });
             }
         } else if position.committed > height {
             // While the blocks up to there are on their way anyway, votes will decide them.
             let known = self.chain.nodes.values().filter(|node| node.is_valid()).map(|node| node.header().height).max();
             if known.is_none_or(|known| known < position.committed) {
-                self.ask(now, peer, outbox);
+                self.ask(now, peer, 1, outbox);
             }
         }
     }
 
-    /// Asks a peer for decided blocks, unless a question is already open.
-    pub(super) fn ask(&mut self, now: Time, peer: ReplicaId, outbox: &mut Vec<Output<Message>>) {
-        if self.catchup.asked.is_some_and(|(_, at)| now.monotonic.saturating_sub(at) < ASK_MICROS) {
+    /// Asks a peer for decided blocks, unless its turn is over or `questions_max` others are having theirs.
+    ///
+    /// Each peer has a turn of its own: no answer of one makes its own longer, and none keeps another from being asked.
+    fn ask(&mut self, now: Time, peer: ReplicaId, questions_max: usize, outbox: &mut Vec<Output<Message>>) {
+        let has_turn = |question: &Question| {
+            question.open && !self.rules.is_turn_over(now.monotonic.saturating_sub(question.at), TURN_MICROS)
+        };
+        let turns = self.catchup.asked.values().filter(|question| has_turn(question)).count();
+        let before = self.catchup.asked.get(&peer).copied();
+        if turns >= questions_max || before.is_some_and(|before| now.monotonic < before.until()) {
             return;
         }
-        self.catchup.asked = Some((peer, now.monotonic));
+        let fruitless = before.map_or(0, |before| before.fruitless + u32::from(before.open)).min(FRUITLESS_MAX);
+        self.catchup.asked.insert(peer, Question { at: now.monotonic, open: true, fruitless });
+        self.catchup.last_asked = Some(peer);
         outbox.push(Output::Send { to: peer, message: Message::Ask(self.chain.height()) });
     }
 
-    /// Asks the next peer that says it is ahead: the one asked before may have lied.
+    /// Asks for decided blocks too when a block is so far ahead that collecting single ones takes long. And tells all
+    /// where it stands, so that those who are far ahead say so: see [`Self::is_far_behind`].
+    pub(super) fn ask_if_far_ahead(
+        &mut self,
+        now: Time,
+        peer: ReplicaId,
+        height: SequenceNumber,
+        outbox: &mut Vec<Output<Message>>,
+    ) {
+        if !self.is_far_ahead(height) {
+            return;
+        }
+        self.ask(now, peer, 1, outbox);
+        let told = self.catchup.told_all.is_some_and(|told| now.monotonic.saturating_sub(told) < TURN_MICROS);
+        if !told {
+            self.catchup.told_all = Some(now.monotonic);
+            outbox.push(Output::Broadcast(self.position()));
+        }
+    }
+
+    /// Whether decided blocks below this height are likely to be missing, so that asking for them comes before fetching
+    /// single ones.
+    pub(super) fn is_far_ahead(&self, height: SequenceNumber) -> bool {
+        height.0 > self.chain.height().0.saturating_add(AHEAD)
+    }
+
+    /// Asks the next peer that says it is ahead while f others have not answered yet: they may all be lying.
     pub(super) fn ask_anyone(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        self.ask_next(now, self.settings.membership.quorum().one_correct(), outbox);
+    }
+
+    fn ask_next(&mut self, now: Time, questions_max: usize, outbox: &mut Vec<Output<Message>>) {
         let height = self.chain.height();
-        let ahead: Vec<ReplicaId> =
-            self.catchup.heights.iter().filter(|(_, claimed)| **claimed > height).map(|(peer, _)| *peer).collect();
-        let before = self.catchup.asked.map(|(peer, _)| peer);
+        let may_be_asked =
+            |peer: &ReplicaId| self.catchup.asked.get(peer).is_none_or(|question| now.monotonic >= question.until());
+        let ahead = self.catchup.heights.iter().filter(|(_, claimed)| **claimed > height).map(|(peer, _)| *peer);
+        let ahead: Vec<ReplicaId> = ahead.filter(may_be_asked).collect();
+        let before = self.catchup.last_asked;
         let next = ahead.iter().find(|peer| before.is_none_or(|before| **peer > before)).or(ahead.first());
         if let Some(peer) = next {
-            self.ask(now, *peer, outbox);
+            self.ask(now, *peer, questions_max, outbox);
         }
     }
 
@@ -208,15 +355,12 @@ impl<R: Rules> Instance<R> {
         after: SequenceNumber,
         outbox: &mut Vec<Output<Message>>,
     ) {
-        if after >= self.chain.height() {
+        if after >= self.chain.height() || self.catchup.served(peer, now.monotonic).is_again(after, now.monotonic) {
             return;
         }
-        let served = self.catchup.served.entry(peer).or_default();
-        let again = served.at > 0 && served.after == after && now.monotonic.saturating_sub(served.at) < ASK_MICROS / 2;
-        (served.after, served.at) = (after, now.monotonic.max(1));
-        let answer = self.chain.decided_after(after, ANSWER_BYTES);
-        let bytes = answer.as_ref().map_or(ANSWER_BYTES, |(blocks, _)| blocks.iter().map(|block| block.len()).sum());
-        if again || !self.catchup.may_serve(peer, bytes, now.monotonic) {
+        let answer = self.chain.decided_after(after, self.settings.membership.bounds().piece);
+        let bytes = answer.as_ref().map_or(READ_CHARGE, |(blocks, _)| blocks.iter().map(Bytes::len).sum());
+        if !self.catchup.may_serve(peer, bytes, now.monotonic) {
             return;
         }
         outbox.push(match answer {
@@ -232,36 +376,93 @@ impl<R: Rules> Instance<R> {
         decided: Decided,
         outbox: &mut Vec<Output<Message>>,
     ) {
+        let Some(question) = self.catchup.asked.get_mut(&from).filter(|question| question.open) else { return };
+        question.open = false;
+        question.fruitless = (question.fruitless + 1).min(FRUITLESS_MAX); // until it has shown to be of use
         let Ok((blocks, proof)) = decided.read(&reading_context(&self.settings.membership)) else { return };
+        if self.contradicts(from, &blocks, &proof, outbox) {
+            return;
+        }
         let height = self.chain.height();
-        let new: Vec<CertifiedBlock> =
+        let mut new: Vec<CertifiedBlock> =
             blocks.into_iter().filter(|block| block.block.header().height > height).collect();
-        let Some(first) = new.first().map(|block| block.block.header()) else { return };
-        if first.height != height.next() {
+        if new.first().is_none_or(|first| first.block.header().height != height.next()) {
             return; // an answer to an older question
         }
-        if first.parent != self.chain.root().hash {
-            // Two proven histories: more faults than the model allows. Ours stays; people must look.
-            outbox.push(Output::Suspect { peer: from, reason: "a proven decision that contradicts ours" });
+        if let Err(reason) = self.check_run(&mut new, &proof) {
+            outbox.push(Output::Suspect { peer: from, reason });
             return;
         }
         let stored = |hash: &Digest| self.chain.nodes.get(hash).is_some_and(|node| node.stored);
         let new = new.into_iter().map(|block| {
             let stored = stored(&block.block.hash());
-            (CertifiedBlock { parent_certificate: None, ..block }, stored)
+            (block, stored)
         });
         let new: Vec<(CertifiedBlock, bool)> = new.collect();
         self.decide(now, new, &proof, outbox);
-        self.catchup.asked = None;
+        if let Some(question) = self.catchup.asked.get_mut(&from) {
+            question.fruitless = 0;
+        }
         let claimed = self.catchup.heights.entry(from).or_default();
         *claimed = (*claimed).max(self.chain.height());
-        if *claimed > self.chain.height() {
-            self.ask(now, from, outbox);
+        self.ask_next(now, 1, outbox);
+    }
+
+    /// Whether a proven run of decided blocks names another block for a place that is decided here.
+    fn contradicts(
+        &mut self,
+        from: ReplicaId,
+        blocks: &[CertifiedBlock],
+        proof: &Proof,
+        outbox: &mut Vec<Output<Message>>,
+    ) -> bool {
+        let root = self.chain.root();
+        let ours = |height: SequenceNumber| {
+            if height == root.header.height { Some(root.hash) } else { self.chain.decided_at(height) }
+        };
+        let headers = blocks.iter().map(|block| block.block.header());
+        let parents = headers.filter_map(|header| Some((header.height.previous()?, header.parent)));
+        let named = parents.chain(blocks.last().map(|last| (last.block.header().height, last.block.hash())));
+        let differs = |(height, theirs)| ours(height).filter(|ours| *ours != theirs).map(|ours| (height, ours, theirs));
+        let Some((sequence, ours, theirs)) = named.filter_map(differs).next() else { return false };
+        let evidence = proof.to_bytes();
+        self.contradicted(Contradiction { sequence, ours, theirs, from: Some(from), evidence }, outbox);
+        true
+    }
+
+    /// Two proven histories: more faults than the model allows. This replica certifies nothing more.
+    pub(super) fn contradicted(&mut self, contradiction: Contradiction, outbox: &mut Vec<Output<Message>>) {
+        if !self.catchup.contradicted {
+            self.catchup.contradicted = true;
+            self.seat.mute = true;
+            outbox.push(Output::Contradiction(contradiction));
         }
     }
 
-    /// Whether a block is so far ahead that decided ones should be asked for instead.
-    pub(super) fn is_far_ahead(&self, height: SequenceNumber) -> bool {
-        height.0 > self.chain.height().0.saturating_add(AHEAD_MAX)
+    /// Checks a proven run on the root by the rules, the headers of its proof included: what is kept of it is what any
+    /// receiver of it will accept. A parent's certificate is not kept: nothing was checked about it.
+    fn check_run(&self, run: &mut [CertifiedBlock], proof: &Proof) -> Result<(), rules::Invalid> {
+        let membership = &self.settings.membership;
+        let check = |header: &Header, parent: &Header, parent_hash: Digest| {
+            rules::check_header(&self.rules, membership, header, parent, parent_hash, self.epoch_base)
+        };
+        let root = self.chain.root();
+        let (mut parent, mut parent_hash) = (root.header.clone(), root.hash);
+        for block in run.iter_mut() {
+            let header = block.block.header();
+            let proposer = check(header, &parent, parent_hash)?;
+            if block.certificate.is_some_and(|certificate| certificate.replica != proposer) {
+                return Err("a decided block with the certificate of another than its proposer");
+            }
+            (parent, parent_hash) = (header.clone(), block.block.hash());
+            block.parent_certificate = None;
+        }
+        let Some(last) = run.last() else { return Ok(()) };
+        let above = proof.above(&last.block, &reading_context(membership)).map_err(|_| "a proof that does not fit")?;
+        for (header, hash) in above {
+            check(&header, &parent, parent_hash)?;
+            (parent, parent_hash) = (header, hash);
+        }
+        Ok(())
     }
 }

@@ -14,10 +14,8 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
+use unisono_types::bounds::DECIDED_MEMORY_BYTES;
 use unisono_types::{Bytes, Certificate, Digest, ReplicaId, SequenceNumber, View};
-
-/// Bytes of decided blocks kept in memory for slower peers. Older ones are served from the log.
-const DECIDED_BYTES_MAX: usize = 8 << 20;
 
 /// What the tree grows on: the last decided block, or what the epoch stands on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -88,7 +86,7 @@ impl Node {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct DecidedBlock {
     block: CertifiedBlock,
-    /// When a decision ended with this block.
+    /// When a piece of a decision ended with this block: shows that it is decided.
     proof: Option<Bytes>,
 }
 
@@ -150,6 +148,18 @@ impl Chain {
         path
     }
 
+    /// Bytes of the frames, and what the headers count for, from just above the root up to `hash`.
+    pub(super) fn path_bytes(&self, hash: &Digest) -> (usize, usize) {
+        let (mut frames, mut headers) = (0, 0);
+        let mut at = *hash;
+        while let Some(node) = self.nodes.get(&at) {
+            frames += node.block.frame_bytes();
+            headers += node.block.header_charge();
+            at = node.header().parent;
+        }
+        (frames, headers)
+    }
+
     /// The valid node of `view` with the greatest step.
     pub(super) fn tip(&self, view: View) -> Option<&Node> {
         let of_view = self.nodes.values().filter(|node| node.header().view == view && node.is_valid());
@@ -190,7 +200,7 @@ impl Chain {
         self.decided_bytes += block.block.bytes();
         self.decided_names.insert(hash, height);
         self.decided.insert(height, DecidedBlock { block, proof });
-        while self.decided_bytes > DECIDED_BYTES_MAX && self.decided.len() > 1 {
+        while self.decided_bytes > DECIDED_MEMORY_BYTES && self.decided.len() > 1 {
             self.forget_first_decided();
         }
     }
@@ -226,8 +236,8 @@ impl Chain {
         self.decided.get(&height).map(|decided| decided.block.block.hash())
     }
 
-    /// Decided blocks behind `after`, about `bytes` of them, up to one that has a proof. `None` when they are no
-    /// longer in memory.
+    /// Decided blocks behind `after`, at most `bytes` of them or else one piece, up to one that has a proof. `None` when
+    /// they are no longer in memory.
     pub(super) fn decided_after(&self, after: SequenceNumber, bytes: usize) -> Option<(Vec<Bytes>, Bytes)> {
         self.decided.get(&after.next())?;
         let mut run = Vec::new();

@@ -59,6 +59,18 @@ impl Changes {
         }
     }
 
+    /// Whether [`Self::add_wish`] would keep it.
+    pub(super) fn is_new_wish(&self, wish: &Signed<Wish>) -> bool {
+        self.wishes.get(&wish.replica).is_none_or(|known| known.statement.view < wish.statement.view)
+    }
+
+    /// Whether [`Self::add_change`] would keep anything of it.
+    pub(super) fn is_new_change(&self, entered: &EnteredView) -> bool {
+        let known = self.changes.get(&entered.change.replica);
+        known.is_none_or(|known| known.view < entered.change.view)
+            || entered.wishes.iter().any(|wish| self.is_new_wish(wish))
+    }
+
     pub(super) fn of_view(&self, view: RegisterView) -> Vec<ViewChange> {
         self.changes.values().filter(|change| change.view == view).copied().collect()
     }
@@ -135,6 +147,9 @@ impl<R: Rules> Instance<R> {
     }
 
     pub(super) fn wish(&mut self, view: View, outbox: &mut Vec<Output<Message>>) {
+        if view > self.seat.view && self.is_far_behind() {
+            return; // what it does not see decided is its own lateness
+        }
         let known = self.changes.wishes.get(&self.me()).filter(|wish| wish.statement.view >= view).copied();
         let wish = known.unwrap_or_else(|| {
             let cluster = self.settings.membership.configuration().cluster;

@@ -5,21 +5,16 @@ use super::block::{Block, CertifiedBlock, Cursor, Header, Justification, length,
 use alloc::{collections::BTreeSet, vec::Vec};
 use unisono_trusted::{verify_certificate, verify_view_change};
 use unisono_types::borsh::{BorshDeserialize, BorshSerialize};
+use unisono_types::bounds::{PROOF_BYTES, VIEW_CHANGE_BYTES, WISH_BYTES};
 use unisono_types::{
     Bytes, Certificate, Digest, Frame, Rejected, ReplicaId, SequenceNumber, Signed, Verify, VerifyContext, View,
     ViewChange, VotePosition, Wish, decode, encode,
 };
 
-/// Bytes that forwarded frames take in one message, unless a single frame is larger.
-pub(super) const FORWARD_BYTES: usize = 1 << 20;
-/// Bytes of decided blocks in one message that a peer may make us read. Blocks from a log are cut by the host at a
-/// few MiB; one block may be as large as the limit.
-const DECIDED_BYTES_MAX: usize = 64 << 20;
-/// Headers between a block and the newest vote in the proof that it is decided: bounded by what may be in flight.
-pub(super) const PROOF_HEADERS_MAX: usize = 256;
-const PROOF_BYTES_MAX: usize = 1 << 20;
-/// One certificate, one wish, one view change, one number: all small and fixed.
-const SMALL_BYTES_MAX: usize = 1024;
+pub(super) use unisono_types::bounds::FORWARD_BYTES;
+
+/// One certificate, one wish, one number: all small and fixed.
+const SMALL_BYTES: usize = 128;
 
 /// A message between instances.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -153,38 +148,53 @@ impl Proof {
     }
 
     pub(super) fn parse(bytes: &Bytes, context: &VerifyContext) -> Result<Self, Rejected> {
-        let proof: ProofBytes = decode(bytes, PROOF_BYTES_MAX).map_err(|_| Rejected::Malformed)?;
-        if proof.certificates.len() > context.membership.len() || proof.headers.len() > PROOF_HEADERS_MAX {
+        let proof: ProofBytes = decode(bytes, PROOF_BYTES).map_err(|_| Rejected::Malformed)?;
+        if proof.certificates.len() > context.membership.len() {
             return Err(Rejected::TooLarge);
         }
         let headers = proof.headers.into_iter().map(Bytes::from).collect();
         Ok(Self { certificates: proof.certificates, headers })
     }
 
+    /// The same votes, showing that the first of `blocks` is decided: those above it are its descendants.
+    pub(super) fn of_ancestor(&self, above: &[&Block]) -> Self {
+        let between = above.iter().map(|block| block.header_bytes().clone());
+        Self { certificates: self.certificates.clone(), headers: between.chain(self.headers.iter().cloned()).collect() }
+    }
+
+    /// The headers between `block` and the newest one named, each naming the one before it, with their hashes.
+    pub(super) fn above(&self, block: &Block, context: &VerifyContext) -> Result<Vec<(Header, Digest)>, Rejected> {
+        let mut above: Vec<(Header, Digest)> = Vec::with_capacity(self.headers.len());
+        for bytes in &self.headers {
+            let (child, child_hash) = parse_header(bytes, context)?;
+            let (parent, parent_hash) =
+                above.last().map_or_else(|| (block.header(), block.hash()), |(header, hash)| (header, *hash));
+            if child.parent != parent_hash || child.height != parent.height.next() {
+                return Err(Rejected::Inconsistent);
+            }
+            above.push((child, child_hash));
+        }
+        Ok(above)
+    }
+
     /// Whether this shows that `block` is decided, signatures included.
     ///
     /// The commit rule: q replicas have certificates in one view, each naming exactly the (view, step) of a header of
-    /// that view that is the block or a descendant of it.
+    /// that view. Then the lowest one named and all its ancestors are decided; `block` is it or one of them. Whether
+    /// the headers are valid is checked against the chain that the block stands on, by who has that chain.
     pub(super) fn verify(&self, block: &Block, context: &VerifyContext) -> Result<(), Rejected> {
-        let mut above = Vec::with_capacity(self.headers.len() + 1);
-        above.push(block.position());
-        let (mut header, mut hash): (Header, Digest) = (block.header().clone(), block.hash());
-        for bytes in &self.headers {
-            let (child, child_hash) = parse_header(bytes, context)?;
-            let follows = child.parent == hash
-                && child.view == header.view
-                && child.step == header.step.next()
-                && child.height == header.height.next()
-                && child.timestamp >= header.timestamp;
-            if !follows {
-                return Err(Rejected::Inconsistent);
-            }
-            above.push(VotePosition { view: child.register_view(), step: child.step, hash: child_hash });
-            (header, hash) = (child, child_hash);
-        }
+        let above = self.above(block, context)?;
+        let named = |vote: &VotePosition| {
+            let is = |header: &Header, hash: Digest| {
+                *vote == VotePosition { view: header.register_view(), step: header.step, hash }
+            };
+            is(block.header(), block.hash()) || above.iter().any(|(header, hash)| is(header, *hash))
+        };
+        let view = self.certificates.first().map(|certificate| certificate.vote.view);
         let mut voters = BTreeSet::new();
         for certificate in &self.certificates {
-            if !above.contains(&certificate.vote) || !voters.insert(certificate.replica) {
+            let counts = named(&certificate.vote) && Some(certificate.vote.view) == view;
+            if !counts || !voters.insert(certificate.replica) {
                 return Err(Rejected::Inconsistent);
             }
             verify_certificate(certificate, context)?;
@@ -196,10 +206,8 @@ impl Proof {
     }
 }
 
-/// Each block names the one before it, and the proof fits the last.
-///
-/// Signatures of frames are not checked again: the hashes fix key and body of each frame, and one of the q voters is
-/// correct and has checked them.
+/// Each block names the one before it, the proof fits the last, and whatever may be kept and handed on is signed:
+/// certificates and frames. A parent's certificate is not: it is not kept.
 fn check_decided(blocks: &[CertifiedBlock], proof: &Proof, context: &VerifyContext) -> Result<(), Rejected> {
     let follows = |pair: &[CertifiedBlock]| {
         let (parent, child) = (&pair[0].block, pair[1].block.header());
@@ -209,7 +217,12 @@ fn check_decided(blocks: &[CertifiedBlock], proof: &Proof, context: &VerifyConte
         return Err(Rejected::Inconsistent);
     }
     let last = blocks.last().ok_or(Rejected::Malformed)?;
-    proof.verify(&last.block, context)
+    proof.verify(&last.block, context)?;
+    for CertifiedBlock { block, certificate, .. } in blocks {
+        certificate.iter().try_for_each(|certificate| verify_certificate(certificate, context))?;
+        block.frames().iter().try_for_each(|frame| frame.verify(context))?;
+    }
+    Ok(())
 }
 
 const BLOCK: u8 = 0;
@@ -263,9 +276,9 @@ impl unisono_types::Message for Message {
         let mut cursor = Cursor::new(bytes);
         let message = match cursor.byte()? {
             BLOCK => Self::Block(CertifiedBlock::parse(&mut cursor, context)?),
-            VOTE => Self::Vote(cursor.value(SMALL_BYTES_MAX)?),
-            WISH => Self::Wish(cursor.value(SMALL_BYTES_MAX)?),
-            VIEW_CHANGE => Self::ViewChange(cursor.value(SMALL_BYTES_MAX + members * 128)?),
+            VOTE => Self::Vote(cursor.value(SMALL_BYTES)?),
+            WISH => Self::Wish(cursor.value(SMALL_BYTES)?),
+            VIEW_CHANGE => Self::ViewChange(cursor.value(VIEW_CHANGE_BYTES + 4 + members * WISH_BYTES)?),
             FRAMES => {
                 let count = cursor.number()? as usize;
                 if cursor.rest() > FORWARD_BYTES + limits.frame_bytes as usize {
@@ -278,20 +291,21 @@ impl unisono_types::Message for Message {
                 }
                 Self::Frames(frames)
             }
-            FETCH => Self::Fetch(cursor.value(SMALL_BYTES_MAX)?),
-            STATUS => Self::Status(cursor.value(SMALL_BYTES_MAX)?),
-            ASK => Self::Ask(cursor.value(SMALL_BYTES_MAX)?),
-            PROBE => Self::Probe(cursor.value(SMALL_BYTES_MAX)?),
-            ECHO => Self::Echo(cursor.value(SMALL_BYTES_MAX)?),
+            FETCH => Self::Fetch(cursor.value(SMALL_BYTES)?),
+            STATUS => Self::Status(cursor.value(SMALL_BYTES)?),
+            ASK => Self::Ask(cursor.value(SMALL_BYTES)?),
+            PROBE => Self::Probe(cursor.value(SMALL_BYTES)?),
+            ECHO => Self::Echo(cursor.value(SMALL_BYTES)?),
             DECIDED => {
-                if cursor.rest() > DECIDED_BYTES_MAX {
+                let bounds = context.membership.bounds();
+                let proof = cursor.sized(bounds.proof)?;
+                let count = cursor.number()? as usize;
+                if cursor.rest() > bounds.answer {
                     return Err(Rejected::TooLarge);
                 }
-                let proof = cursor.sized(PROOF_BYTES_MAX)?;
-                let count = cursor.number()? as usize;
                 let mut blocks = Vec::with_capacity(count.min(cursor.rest() / 64));
                 for _ in 0..count {
-                    blocks.push(cursor.sized(DECIDED_BYTES_MAX)?);
+                    blocks.push(cursor.sized(bounds.answer)?);
                 }
                 let read = Some(Decided::read_parts(&blocks, &proof, context)?);
                 Self::Decided(Decided { blocks, proof, read })
@@ -300,6 +314,31 @@ impl unisono_types::Message for Message {
         };
         cursor.end()?;
         Ok(message)
+    }
+}
+
+impl Message {
+    /// Signatures that [`Verify`] checks in it: what a host may count against its sender before it checks any.
+    #[must_use]
+    pub fn signatures(&self) -> usize {
+        match self {
+            Self::Block(CertifiedBlock { block, certificate, parent_certificate }) => {
+                let justified =
+                    |Justification { changes, checkpoint }: &Justification| changes.len() + checkpoint.len();
+                let justification = block.header().justification.as_ref().map_or(0, justified);
+                let certificates = [certificate, parent_certificate].into_iter().flatten().count();
+                certificates + justification + block.frames().len()
+            }
+            Self::Vote(_) | Self::Wish(_) => 1,
+            Self::ViewChange(entered) => 1 + entered.wishes.len(),
+            Self::Frames(frames) => frames.len(),
+            Self::Fetch(_) | Self::Status(_) | Self::Ask(_) | Self::Probe(_) | Self::Echo(_) => 0,
+            Self::Decided(decided) => decided.read.as_ref().map_or(0, |(blocks, proof)| {
+                let of_block =
+                    |block: &CertifiedBlock| block.block.frames().len() + usize::from(block.certificate.is_some());
+                proof.certificates.len() + blocks.iter().map(of_block).sum::<usize>()
+            }),
+        }
     }
 }
 

@@ -46,7 +46,10 @@ pub use block::{Block, CertifiedBlock, Header, Justification, Penalty, inline_di
 pub use message::{Decided, EnteredView, Message, Position, Proof};
 pub use rules::{Rules, Standard};
 
-use crate::{Consensus, Decision, Input, Output, PersistId, Record, RegisterAnswer, StableCheckpoint, Status, TimerId};
+use crate::{
+    Consensus, Contradiction, Decision, Input, Output, PersistId, Record, RegisterAnswer, StableCheckpoint, Status,
+    TimerId,
+};
 use agreed_time::AgreedTime;
 use alloc::{collections::BTreeMap, vec::Vec};
 use catchup::CatchUp;
@@ -388,15 +391,19 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    fn set_stable(&mut self, stable: StableCheckpoint) {
-        let sequence = stable.checkpoint.sequence;
+    fn set_stable(&mut self, stable: StableCheckpoint, outbox: &mut Vec<Output<Message>>) {
+        let StableCheckpoint { checkpoint, signatures } = &stable;
+        let sequence = checkpoint.sequence;
         if self.stable.as_ref().is_some_and(|known| known.checkpoint.sequence >= sequence) {
             return;
         }
-        if self.chain.decided_at(sequence).is_none_or(|hash| hash == stable.checkpoint.header) {
-            self.chain.truncate(sequence);
-            self.stable = Some(stable);
+        if let Some(ours) = self.chain.decided_at(sequence).filter(|ours| *ours != checkpoint.header) {
+            let (theirs, evidence) = (checkpoint.header, unisono_types::encode(signatures).into());
+            self.contradicted(Contradiction { sequence, ours, theirs, from: None, evidence }, outbox);
+            return;
         }
+        self.chain.truncate(sequence);
+        self.stable = Some(stable);
     }
 
     /// After every input: whatever has become possible is done, in the order decide, propose, vote.
@@ -468,7 +475,7 @@ impl<R: Rules> Consensus for Instance<R> {
                 self.distance.register_answered(now);
                 self.answered(now, answer, outbox);
             }
-            Input::Stable(stable) => self.set_stable(stable),
+            Input::Stable(stable) => self.set_stable(stable, outbox),
             Input::Link { peer, up } => self.link_changed(now, peer, up, outbox),
             // The register's answer says that all writes before it are durable; nothing else waits for one.
             // Execution lags by what clients have outstanding, which their sessions bound.
@@ -478,12 +485,23 @@ impl<R: Rules> Consensus for Instance<R> {
         self.invariants();
     }
 
-    fn is_stale(&self, message: &Message) -> bool {
-        match message {
-            Message::Vote(certificate) => self.is_past(&certificate.vote),
-            Message::Frames(frames) => frames.iter().all(|frame| self.pending.knows(&frame.id())),
-            _ => false,
+    fn is_wanted(&self, from: ReplicaId, message: &Message) -> bool {
+        if from == self.me() || self.settings.membership.member(from).is_none() {
+            return false;
         }
+        match message {
+            Message::Block(block) => self.wants_block(from, block),
+            Message::Vote(certificate) => self.wants_vote(certificate),
+            Message::Wish(wish) => self.changes.is_new_wish(wish),
+            Message::ViewChange(entered) => self.changes.is_new_change(entered),
+            Message::Decided(_) => self.catchup.is_asked(from),
+            Message::Frames(frames) => !frames.iter().all(|frame| self.pending.knows(&frame.id())),
+            Message::Fetch(_) | Message::Status(_) | Message::Ask(_) | Message::Probe(_) | Message::Echo(_) => true,
+        }
+    }
+
+    fn signatures(message: &Message) -> usize {
+        message.signatures()
     }
 
     fn offered(message: &Message) -> &[Frame] {

@@ -31,11 +31,21 @@ pub enum Planted {
     ShortTimeouts,
     /// Bytes that wait earn no patience.
     SizeAccuses,
+    /// One peer's word is enough to stop voting and to catch up.
+    OneWordBelieved,
+    /// A peer that was asked for decided blocks has its turn for as long as it does not answer.
+    TurnsNeverEnd,
+    /// Blocks decided together are handed on together, however large they are.
+    GroupsUncut,
+    /// Undecided blocks are bounded by their number above the last decided one.
+    AheadCounted,
+    /// One bound for the blocks that all peers have sent together.
+    SharesInCommon,
 }
 
 impl Planted {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
+    /// Those that ordinary storms find.
+    pub const ALL: [Self; 13] = [
         Self::QuorumOffByOne,
         Self::GreatestLastForgotten,
         Self::VoidFramesForgotten,
@@ -47,7 +57,11 @@ impl Planted {
         Self::SlowTimeExcused,
         Self::ShortTimeouts,
         Self::SizeAccuses,
+        Self::OneWordBelieved,
+        Self::TurnsNeverEnd,
     ];
+    /// Those that take sizes and times that the storms do not reach: each is found by a story.
+    pub const STORIES: [Self; 3] = [Self::GroupsUncut, Self::AheadCounted, Self::SharesInCommon];
 
     /// Its name in output.
     #[must_use]
@@ -64,6 +78,11 @@ impl Planted {
             Self::SlowTimeExcused => "slow-time-excused",
             Self::ShortTimeouts => "short-timeouts",
             Self::SizeAccuses => "size-accuses",
+            Self::OneWordBelieved => "catch-up-believes-one-word",
+            Self::TurnsNeverEnd => "catch-up-turn-never-ends",
+            Self::GroupsUncut => "catch-up-hands-on-whole-groups",
+            Self::AheadCounted => "blocks-ahead-counted",
+            Self::SharesInCommon => "undecided-blocks-share-one-bound",
         }
     }
 
@@ -82,6 +101,11 @@ impl Planted {
             Self::SlowTimeExcused => "a leader that holds time back is replaced",
             Self::ShortTimeouts => "time-outs follow the measured distance, up to a minute",
             Self::SizeAccuses => "time-outs follow the bytes that wait",
+            Self::OneWordBelieved => "a replica steps aside only when f+1 peers say that it is far behind",
+            Self::TurnsNeverEnd => "no peer keeps another from being asked for decided blocks",
+            Self::GroupsUncut => "decided runs of any length travel in pieces of bounded size",
+            Self::AheadCounted => "views that decide nothing do not stop correct replicas",
+            Self::SharesInCommon => "what f members send takes no room from a correct proposer",
         }
     }
 }
@@ -139,6 +163,27 @@ impl Rules for Planted {
 
     fn transfer_micros(&self, bytes: u64) -> u64 {
         if *self == Self::SizeAccuses { 0 } else { Standard.transfer_micros(bytes) }
+    }
+
+    fn ends_piece(&self, bytes: usize, next: usize, piece: usize) -> bool {
+        *self != Self::GroupsUncut && Standard.ends_piece(bytes, next, piece)
+    }
+
+    fn is_too_long(&self, blocks: usize, header_bytes: usize) -> bool {
+        if *self == Self::AheadCounted { blocks > 64 } else { Standard.is_too_long(blocks, header_bytes) }
+    }
+
+    fn is_share_full(&self, of_peer: usize, of_all: usize, share: usize) -> bool {
+        let of_peer = if *self == Self::SharesInCommon { of_all } else { of_peer };
+        Standard.is_share_full(of_peer, of_all, share)
+    }
+
+    fn steps_aside(&self, ahead: usize, quorum: Quorum) -> bool {
+        if *self == Self::OneWordBelieved { ahead > 0 } else { Standard.steps_aside(ahead, quorum) }
+    }
+
+    fn is_turn_over(&self, elapsed_micros: u64, turn_micros: u64) -> bool {
+        *self != Self::TurnsNeverEnd && Standard.is_turn_over(elapsed_micros, turn_micros)
     }
 }
 

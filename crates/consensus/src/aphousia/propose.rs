@@ -10,6 +10,7 @@ use super::message::Message;
 use super::{Block, Call, CertifiedBlock, Instance, Node, Rules, rules};
 use crate::Output;
 use alloc::vec::Vec;
+use unisono_types::bounds::HEADER_CHARGE_BYTES;
 use unisono_types::{Digest, ReplicaId, Step, Time, View, ViewChange};
 
 /// Where a block may be built.
@@ -46,9 +47,18 @@ impl<R: Rules> Instance<R> {
         if !self.seat.ready || self.seat.mute || self.target_view() > self.seat.view {
             return;
         }
-        while let Some(place) = self.next_place(now, outbox) {
-            self.build(now, place, outbox);
+        while let Some(place) = self.next_place(now, outbox).filter(|place| self.has_room_above(&place.parent_hash)) {
+            let hash = self.build(now, place, outbox);
+            if !self.chain.nodes.contains_key(&hash) {
+                return; // not valid by the rules of this replica: it would not be so the next time either
+            }
         }
+    }
+
+    /// Whether the largest header on this parent still belongs to a chain that everyone follows.
+    fn has_room_above(&self, parent: &Digest) -> bool {
+        let header = self.settings.membership.bounds().header.max(HEADER_CHARGE_BYTES);
+        !self.rules.is_too_long(self.chain.path(parent).len() + 1, self.chain.path_bytes(parent).1 + header)
     }
 
     fn next_place(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) -> Option<Place> {
@@ -66,7 +76,7 @@ impl<R: Rules> Instance<R> {
         let path = self.chain.path(&parent_hash);
         let of_this_view = |hash: &&Digest| self.chain.nodes.get(hash).is_some_and(|n| n.header().view == parent.view);
         let in_flight = path.iter().filter(of_this_view).count();
-        let full = in_flight >= self.settings.tuning.in_flight.max(1);
+        let full = in_flight >= self.settings.tuning.in_flight.max(1) || self.is_chain_full(&parent_hash);
         if past || full || !self.is_timely(&parent_hash, now) {
             return None;
         }
@@ -104,6 +114,12 @@ impl<R: Rules> Instance<R> {
         None
     }
 
+    /// Whether the undecided chain below holds so many frames that no more are put on top: then a new view carries it
+    /// over and adds nothing.
+    fn is_chain_full(&self, parent: &Digest) -> bool {
+        self.chain.path_bytes(parent).0 >= self.settings.membership.bounds().chain
+    }
+
     fn place_on(&self, parent: Header, parent_hash: Digest, mut changes: Vec<ViewChange>) -> Place {
         changes.sort_by_key(|change| change.replica);
         let stable = self.stable.as_ref().filter(|stable| stable.checkpoint.header == parent_hash);
@@ -123,7 +139,8 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    fn build(&mut self, now: Time, place: Place, outbox: &mut Vec<Output<Message>>) {
+    /// Builds and broadcasts a block, and names it.
+    fn build(&mut self, now: Time, place: Place, outbox: &mut Vec<Output<Message>>) -> Digest {
         let Place { parent, parent_hash, step, justification } = place;
         if justification.is_some() {
             // What stands in the chain below the base is not proposed again.
@@ -132,7 +149,8 @@ impl<R: Rules> Instance<R> {
         }
         let membership = &self.settings.membership;
         let block_bytes = membership.configuration().limits.block_bytes as usize;
-        let frames = self.pending.take_batch(self.settings.tuning.batch_bytes, block_bytes);
+        let room = if self.is_chain_full(&parent_hash) { 0 } else { block_bytes };
+        let frames = self.pending.take_batch(self.settings.tuning.batch_bytes, room);
         let header = Header {
             epoch: self.epoch(),
             view: self.seat.view,
@@ -153,6 +171,7 @@ impl<R: Rules> Instance<R> {
         self.chain.nodes.insert(hash, node);
         self.collect_early(&hash);
         self.link(hash, outbox);
+        hash
     }
 
     /// Asks the register for what is due: to leave the view, to stand by an own block, or to vote.
@@ -167,6 +186,8 @@ impl<R: Rules> Instance<R> {
             self.seat.call = Some(Call::Advance(target));
             self.distance.register_asked(now);
             outbox.push(Output::Advance { view: self.register_view(target) });
+        } else if self.is_far_behind() {
+            // The others go on without this vote, and wait for it the less the sooner it is near again.
         } else if let Some(hash) = self.own_uncertified().or_else(|| self.votable(now)) {
             self.secure(&hash, outbox);
             let Some(node) = self.chain.nodes.get(&hash) else { return };
@@ -192,8 +213,12 @@ impl<R: Rules> Instance<R> {
 
     /// The newest valid block of this view above my last vote, as far as time allows: its votes are cumulative.
     fn votable(&mut self, now: Time) -> Option<Digest> {
+        let vote = self.settings.membership.bounds().vote;
         let newer = |node: &&Node| {
-            node.header().view == self.seat.view && node.header().step > self.seat.step && node.is_valid()
+            node.header().view == self.seat.view
+                && node.header().step > self.seat.step
+                && node.is_valid()
+                && self.chain.path_bytes(&node.block.hash()).0 <= vote
         };
         let mut newer: Vec<(Step, Digest)> =
             self.chain.nodes.values().filter(newer).map(|node| (node.header().step, node.block.hash())).collect();

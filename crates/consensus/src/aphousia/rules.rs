@@ -13,6 +13,7 @@ use super::TIMEOUT_MICROS_MAX;
 use super::block::{Header, Justification, Penalty};
 use alloc::vec::Vec;
 use core::{fmt::Debug, hash::Hash};
+use unisono_types::bounds::CHAIN_HEADER_BYTES;
 use unisono_types::{Digest, Membership, Quorum, ReplicaId, SequenceNumber, Step, Timestamp, View, ViewChange};
 
 /// From here on further penalties last no longer: 2^16 heights.
@@ -80,6 +81,34 @@ pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
     /// which the slowest network that this is made for carries.
     fn transfer_micros(&self, bytes: u64) -> u64 {
         bytes / 8
+    }
+
+    /// Whether a piece of decided blocks, of which there are `bytes`, ends before a block of `next` bytes.
+    fn ends_piece(&self, bytes: usize, next: usize, piece: usize) -> bool {
+        bytes + next > piece
+    }
+
+    /// Whether an undecided chain of so many blocks, whose headers take so many bytes, is too long to be followed.
+    fn is_too_long(&self, blocks: usize, header_bytes: usize) -> bool {
+        let _ = blocks;
+        header_bytes > CHAIN_HEADER_BYTES
+    }
+
+    /// Whether a peer has no more room for blocks: what it has sent itself counts, and what all others have sent does
+    /// not.
+    fn is_share_full(&self, of_peer: usize, of_all: usize, share: usize) -> bool {
+        let _ = of_all;
+        of_peer > share
+    }
+
+    /// Whether this replica is so far behind that it only catches up: `ahead` peers say so, one of them correct.
+    fn steps_aside(&self, ahead: usize, quorum: Quorum) -> bool {
+        ahead >= quorum.one_correct()
+    }
+
+    /// Whether a peer that is asked for decided blocks, `fruitless` times without use, has had its time.
+    fn is_turn_over(&self, elapsed_micros: u64, turn_micros: u64) -> bool {
+        elapsed_micros >= turn_micros
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whole runs: scripts as stories, seeds as storms; the rules one by one; hostile bytes.
 
+mod catchup;
 mod form;
 mod hostile;
 mod pending;

@@ -7,21 +7,39 @@
 //! ```
 //! Votes stand at the node they name. A vote is cumulative: it counts for every ancestor of its node in its view.
 
+use super::block::{Block, Header};
 use super::message::{Message, Proof};
 use super::{CertifiedBlock, Instance, Node, Rules, decision_of, rules};
 use crate::{Output, Record};
-use alloc::{collections::BTreeMap, vec::Vec};
-use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Time, View, VotePosition};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+use unisono_types::bounds::{CHAIN_HEADER_BYTES, SHARE_BLOCKS, VOTE_BLOCKS};
+use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Step, Time, View, VotePosition};
 
 /// Certificates of one replica that may wait for their blocks: what is in flight, and a little more.
 pub(super) const EARLY_MAX: usize = 8;
-/// Blocks of one peer that may be here without being valid, and their bytes in blocks of the greatest size.
-const UNPROVEN_MAX: usize = 64;
-const UNPROVEN_BYTES_MAX: usize = 3;
-/// All undecided blocks together, likewise: a correct leader has `in_flight` of them, a view change carries them over.
-const UNDECIDED_BYTES_MAX: usize = 8;
-/// Blocks this far above the last decided one are not collected one by one: decided ones are asked for instead.
-pub(super) const AHEAD_MAX: u64 = 64;
+/// Blocks of one peer that nobody asked for and that may be here without being voted for: what is in flight is far less.
+const UNREQUESTED_MAX: usize = 64;
+
+/// Blocks of one kind: how many, their frames' bytes, and what their headers count for.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    count: usize,
+    frames: usize,
+    headers: usize,
+}
+
+impl Held {
+    fn with(self, block: &Block) -> Self {
+        Self {
+            count: self.count + 1,
+            frames: self.frames + block.frame_bytes(),
+            headers: self.headers + block.header_charge(),
+        }
+    }
+}
 
 impl<R: Rules> Instance<R> {
     pub(super) fn receive_block(
@@ -36,11 +54,9 @@ impl<R: Rules> Instance<R> {
         let header = block.header();
         let requested = self.catchup.arrived(&hash);
         if header.height > self.chain.height() && !self.chain.nodes.contains_key(&hash) {
-            if self.is_far_ahead(header.height) {
-                self.ask(now, from, outbox);
-                return;
-            }
-            if !self.make_room(from, &block, requested, certificate.is_some()) {
+            self.ask_if_far_ahead(now, from, header.height, outbox);
+            let known = requested || self.may_propose(from, header);
+            if !known || (self.is_far_behind() && !requested) || !self.make_room(from, &block, requested) {
                 return;
             }
             let mut node = Node::new(block, from);
@@ -55,33 +71,84 @@ impl<R: Rules> Instance<R> {
         }
     }
 
+    /// Whether `from` may propose this header, as far as is known here: blocks of others come only when asked for.
+    pub(super) fn may_propose(&self, from: ReplicaId, header: &Header) -> bool {
+        let membership = &self.settings.membership;
+        let parent = self.chain.linked_header(&header.parent);
+        if membership.configuration().rotation == 0 || header.step <= Step(1) {
+            return rules::first_leader(membership, header.view) == from;
+        }
+        parent.is_none_or(|parent| rules::leader(membership, header.view, header.step, parent) == from)
+    }
+
     /// Bounds what peers can make us hold; whether `block` may come in.
     ///
-    /// A second proposal for one place takes the place of the first: only one of them can ever be certified, and that
-    /// one is asked for by name if need be. A peer that has filled its room with what was never proven starts anew.
-    fn make_room(&mut self, from: ReplicaId, block: &super::Block, requested: bool, certified: bool) -> bool {
-        let block_bytes = self.settings.membership.configuration().limits.block_bytes as usize;
-        let all: usize = self.chain.nodes.values().map(|node| node.block.bytes()).sum();
-        if all > UNDECIDED_BYTES_MAX * block_bytes && !requested {
-            return false;
-        }
-        let place = block.header().place();
-        let unproven: Vec<&Node> = self
-            .chain
-            .nodes
-            .values()
-            .filter(|node| node.from == from && !node.own && !node.stored && !node.is_valid())
-            .collect();
-        let bytes: usize = unproven.iter().map(|node| node.block.bytes()).sum();
-        let full = unproven.len() >= UNPROVEN_MAX || bytes + block.bytes() > UNPROVEN_BYTES_MAX * block_bytes;
-        let replaced = |node: &&&Node| {
-            full || (!certified && !requested && node.header().place() == place && node.votes.is_empty())
+    /// Every peer has a share of its own for what it sends unasked, and one for what it was asked for. A peer that
+    /// fills one loses what it has in it, except for what this replica builds on: all of it can be fetched again from
+    /// who voted for it. What this replica has voted for counts against nobody.
+    fn make_room(&mut self, from: ReplicaId, block: &Block, requested: bool) -> bool {
+        let bounds = self.settings.membership.bounds();
+        let blocks = if requested { VOTE_BLOCKS } else { SHARE_BLOCKS };
+        let more = Held::default().with(block);
+        let fits = |all: &Held, held: &Held| {
+            !self.rules.is_share_full(held.frames, all.frames, blocks * bounds.block)
+                && held.headers <= CHAIN_HEADER_BYTES
+                && (requested || held.count <= UNREQUESTED_MAX)
         };
-        let doomed: Vec<Digest> = unproven.iter().filter(replaced).map(|node| node.block.hash()).collect();
+        let unvoted = |node: &&Node| !node.own && !node.stored && node.requested == requested;
+        let all = self.chain.nodes.values().filter(unvoted).fold(more, |held, node| held.with(&node.block));
+        let of_peer: Vec<&Node> = self.chain.nodes.values().filter(unvoted).filter(|node| node.from == from).collect();
+        let held = of_peer.iter().fold(more, |held, node| held.with(&node.block));
+        let full = !fits(&all, &held);
+        // A second proposal for one place takes the place of the first: only one of them can ever be certified, and
+        // that one is asked for by name if need be.
+        let place = block.header().place();
+        let replaced =
+            |node: &&&Node| !requested && !node.is_valid() && node.header().place() == place && node.votes.is_empty();
+        let kept = if full { self.built_on(&block.header().parent) } else { BTreeSet::new() };
+        let goes = |node: &&&Node| replaced(node) || (full && !kept.contains(&node.block.hash()));
+        let doomed: Vec<Digest> = of_peer.iter().filter(goes).map(|node| node.block.hash()).collect();
+        let left = of_peer.iter().filter(|node| !goes(node)).fold(more, |held, node| held.with(&node.block));
+        let of_others = |node: &&Node| unvoted(node) && node.from != from;
+        let all_left = self.chain.nodes.values().filter(of_others).fold(left, |held, node| held.with(&node.block));
+        let room = fits(&all_left, &left);
         for hash in &doomed {
             self.chain.remove_with_descendants(hash);
         }
-        true
+        room
+    }
+
+    /// What this replica stands on or is about to: the chain of its last vote, of its view, and below `parent`.
+    fn built_on(&self, parent: &Digest) -> BTreeSet<Digest> {
+        let tip = self.chain.tip(self.seat.view).map(|node| node.block.hash());
+        let own = self.chain.nodes.values().filter(|node| node.own).map(|node| node.block.hash());
+        let tops = tip.into_iter().chain(own).chain([*parent, self.seat.last.hash]);
+        tops.flat_map(|top| self.chain.path(&top)).collect()
+    }
+
+    /// Whether a block is of use here: see [`crate::Consensus::is_wanted`].
+    pub(super) fn wants_block(&self, from: ReplicaId, block: &CertifiedBlock) -> bool {
+        let header = block.block.header();
+        if header.height <= self.chain.height() {
+            return false;
+        }
+        let mut certificates = [block.certificate, block.parent_certificate].into_iter().flatten();
+        if self.chain.nodes.contains_key(&block.block.hash()) {
+            return certificates.any(|certificate| self.wants_vote(&certificate));
+        }
+        self.catchup.is_wanted(&block.block.hash()) || self.may_propose(from, header)
+    }
+
+    /// Whether a vote is new and names what is not decided.
+    pub(super) fn wants_vote(&self, certificate: &Certificate) -> bool {
+        if self.is_past(&certificate.vote) {
+            return false;
+        }
+        let known = |early: &Vec<Certificate>| early.contains(certificate);
+        match self.chain.nodes.get(&certificate.vote.hash) {
+            Some(node) => node.votes.get(&certificate.replica) != Some(certificate),
+            None => !self.early.get(&certificate.replica).is_some_and(known),
+        }
     }
 
     /// Whether what a vote names is decided, or stands beside what is.
@@ -164,9 +231,17 @@ impl<R: Rules> Instance<R> {
         let parent_hash = header.parent;
         let stands_on_own = node.own && self.chain.nodes.get(&parent_hash).is_some_and(|parent| parent.own);
         if !self.chain.is_valid(&parent_hash) && !stands_on_own {
-            if !self.chain.nodes.contains_key(&parent_hash) {
+            // Decided blocks that are asked for may fill the gap; if not, a retry names the parent.
+            let waits = !node.requested && self.is_far_ahead(header.height);
+            if !waits && !self.chain.nodes.contains_key(&parent_hash) {
                 self.want(parent_hash, from, outbox);
             }
+            return false;
+        }
+        let blocks = self.chain.path(&parent_hash).len() + 1;
+        let header_bytes = self.chain.path_bytes(&parent_hash).1 + node.block.header_charge();
+        if self.rules.is_too_long(blocks, header_bytes) {
+            self.chain.remove_with_descendants(hash);
             return false;
         }
         let Some(parent) = self.chain.linked_header(&parent_hash) else { return false };
@@ -225,6 +300,21 @@ impl<R: Rules> Instance<R> {
         true
     }
 
+    /// For each block, the proof that it is decided if a piece ends with it. `proof` is that of the last.
+    fn prove_pieces(&self, blocks: &[(CertifiedBlock, bool)], proof: &Proof) -> Vec<Option<Bytes>> {
+        let piece = self.settings.membership.bounds().piece;
+        let blocks: Vec<&Block> = blocks.iter().map(|(block, _)| &block.block).collect();
+        let mut bytes = 0;
+        let ends = blocks.iter().enumerate().map(|(index, block)| {
+            bytes += block.bytes();
+            let next = blocks.get(index + 1).map(|next| next.bytes());
+            let ends = next.is_none_or(|next| self.rules.ends_piece(bytes, next, piece));
+            bytes = if ends { 0 } else { bytes };
+            ends.then(|| proof.of_ancestor(&blocks[index + 1..]).to_bytes())
+        });
+        ends.collect()
+    }
+
     fn decidable(&self, view: View) -> Option<(Digest, Proof)> {
         let mut voters: BTreeMap<ReplicaId, Certificate> = BTreeMap::new();
         let mut above: Vec<Bytes> = Vec::new();
@@ -248,6 +338,9 @@ impl<R: Rules> Instance<R> {
     }
 
     /// These blocks, consecutive above the root, are decided; each with whether the log has it already.
+    ///
+    /// They are cut into pieces, each with a Commit and a proof of its own, so that a run of any length can be handed on
+    /// in messages of bounded size. A Commit proves all below it, which a log finds by their parents.
     pub(super) fn decide(
         &mut self,
         now: Time,
@@ -255,11 +348,10 @@ impl<R: Rules> Instance<R> {
         proof: &Proof,
         outbox: &mut Vec<Output<Message>>,
     ) {
-        let proof = proof.to_bytes();
-        let count = blocks.len();
         let newest = blocks.last().and_then(|(block, _)| self.chain.nodes.get(&block.block.hash()));
         let since = newest.map_or(now.monotonic, |node| node.since);
-        for (index, (block, stored)) in blocks.into_iter().enumerate() {
+        let proofs = self.prove_pieces(&blocks, proof);
+        for ((block, stored), proof) in blocks.into_iter().zip(proofs) {
             if !stored {
                 self.persist_block(&block, outbox);
             }
@@ -267,13 +359,15 @@ impl<R: Rules> Instance<R> {
             let shown = self.pending.decided(&block.block);
             self.forwarding.decided(shown);
             self.block_passed(block.block.bytes());
-            self.chain.decide(block, (index + 1 == count).then(|| proof.clone()));
+            self.catchup.decided(block.block.bytes());
+            let (sequence, hash) = (block.block.header().height, block.block.hash());
+            self.chain.decide(block, proof.clone());
+            if let Some(proof) = proof {
+                self.persist(Record::Commit { sequence, hash, proof }, outbox);
+            }
         }
         let root = self.chain.root();
-        let (sequence, hash, place, timestamp) =
-            (root.header.height, root.hash, root.header.place(), root.header.timestamp);
-        // One Commit for the whole group, on its last block: it proves all below it, which a log finds by their parents.
-        self.persist(Record::Commit { sequence, hash, proof }, outbox);
+        let (hash, place, timestamp) = (root.hash, root.header.place(), root.header.timestamp);
         self.early.values_mut().for_each(|early| {
             early.retain(|certificate| (certificate.vote.view.view(), certificate.vote.step) > place);
         });

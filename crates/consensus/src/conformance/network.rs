@@ -2,7 +2,7 @@
 //! is done to it.
 
 use super::{Checks, Cluster, Disk, Random, Subject, Violation};
-use crate::{Input, Output, Provide, Record, RegisterAnswer, StableCheckpoint, TimerId};
+use crate::{Contradiction, Input, Output, Provide, Record, RegisterAnswer, StableCheckpoint, TimerId};
 use std::{
     collections::{BTreeMap, BTreeSet},
     string::String,
@@ -10,7 +10,7 @@ use std::{
 };
 use unisono_trusted::{Register, RegisterState, VoteRegister};
 use unisono_types::{
-    Bytes, Digest, Frame, Message, ReplicaId, SequenceNumber, Step, Time, Timestamp, Unverified, Verified,
+    Bytes, Digest, Frame, Message, Rejected, ReplicaId, SequenceNumber, Step, Time, Timestamp, Unverified, Verified,
 };
 
 /// Wall clocks start here; they are not the monotonic one, and may be set back by days.
@@ -320,11 +320,7 @@ impl<S: Subject> Network<S> {
                 if self.cuts.contains(&(from, to)) || !self.is_up(to) {
                     return;
                 }
-                let context = self.cluster.context();
-                let read = S::Message::parse(bytes, &context).map(Unverified::new);
-                if let Ok(message) = read.and_then(|message| message.verify(&context)) {
-                    self.input(to, Input::Message { from, message });
-                }
+                self.deliver(from, to, bytes);
             }
             Event::Synced { replica, life } => self.synced(replica, life),
             Event::Stable { to, stable } => self.input(to, Input::Stable(stable)),
@@ -335,6 +331,27 @@ impl<S: Subject> Network<S> {
                     self.input(id, Input::Timeout(timer));
                 }
             }
+        }
+    }
+
+    /// As a host does it: read, asked whether it is wanted, checked, handled. What a correct replica says passes.
+    fn deliver(&mut self, from: ReplicaId, to: ReplicaId, bytes: Bytes) {
+        let context = self.cluster.context();
+        let link = context.membership.bounds().link;
+        let read = if bytes.len() > link { Err(Rejected::TooLarge) } else { S::Message::parse(bytes, &context) };
+        let wanted = |message: &S::Message| self.instance(to).is_some_and(|instance| instance.is_wanted(from, message));
+        let checked = match read {
+            Ok(message) if !wanted(&message) => return,
+            Ok(message) => Unverified::new(message).verify(&context),
+            Err(rejected) => Err(rejected),
+        };
+        match checked {
+            Ok(message) => self.input(to, Input::Message { from, message }),
+            Err(rejected) if self.replica(from).behaviour == Behaviour::Correct => {
+                let what = format!("{to:?} rejects what {from:?} said, which is correct: {rejected}");
+                self.violation.get_or_insert(Violation(what));
+            }
+            Err(_) => {}
         }
     }
 
@@ -462,10 +479,19 @@ impl<S: Subject> Network<S> {
                 }
             }
             Output::Offer(frames) => self.replica(id).offered.extend(frames),
+            Output::Contradiction(contradiction) => {
+                let Contradiction { sequence, ours, theirs, .. } = contradiction;
+                let what = format!("{id:?} has proof of two histories at {sequence:?}: {ours:?} and {theirs:?}");
+                self.violation.get_or_insert(Violation(what));
+            }
             Output::Suspect { peer, reason } => {
                 self.note(id, format!("suspects {peer:?}: {reason}"));
                 if self.replica(id).behaviour == Behaviour::Correct {
                     self.suspected.insert(peer);
+                    if self.replica(peer).behaviour == Behaviour::Correct && peer != id {
+                        let what = format!("{id:?} suspects {peer:?}, which is correct: {reason}");
+                        self.violation.get_or_insert(Violation(what));
+                    }
                 }
             }
         }

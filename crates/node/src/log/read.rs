@@ -45,8 +45,8 @@ struct Candidate {
 }
 
 impl LogReader {
-    /// Committed blocks from `from` on without gaps, about `bytes_max` bytes of them, at least one if there is one. The
-    /// last one has its proof.
+    /// Committed blocks from `from` on without gaps, at most `bytes_max` bytes of them unless the first that has a proof
+    /// comes later. The last one has its proof.
     ///
     /// # Errors
     /// [`StorageError`] when the disk fails or what was written cannot be read any more.
@@ -91,6 +91,10 @@ impl LogReader {
                     }
                     Kind::Commit if sequence >= next => {
                         let Some(run) = run(&mut blocks, next, (sequence, hash)) else { break 'segments };
+                        let more: usize = run.iter().map(|(.., candidate)| candidate.length as usize).sum();
+                        if !chosen.is_empty() && bytes + more > bytes_max {
+                            break 'segments;
+                        }
                         blocks.retain(|(other, _), _| *other > sequence);
                         next = sequence.next();
                         for (sequence, hash, candidate) in run {

@@ -28,7 +28,7 @@ fn places<C: Order>(world: &World<C>, id: u16, frame: &Frame) -> usize {
 /// Replica `from` shows these frames to the leader, verified as a host verifies what is not stale. Whether it was.
 fn show(world: &mut World<Aphousia>, from: u16, frames: &[Frame]) -> bool {
     let message = PeerMessage::Consensus(Message::Frames(frames.to_vec()));
-    let stale = world.nodes[0].replica.is_stale(&message);
+    let stale = !world.nodes[0].replica.is_wanted(ReplicaId(1), &message);
     let message = Unverified::new(message).verify(&context(&world.membership)).unwrap();
     world.input(ReplicaId(0), Input::Peer { from: ReplicaId(from), message });
     stale

@@ -14,7 +14,6 @@ use crate::disk::Failure;
 use crate::plan::SECOND;
 use crate::{Fault, Planted, Property, Seat};
 use unisono_consensus::Provide;
-use unisono_node::PROVIDED_BYTES_MAX;
 use unisono_node::log::{self, Entry, Group, LogReader, LogSettings, Queue, StorageError, Ticket, Writer, mark};
 
 /// Usual bytes of a segment here: small, so that every run has some.
@@ -176,7 +175,7 @@ impl World {
     /// Reads the log on behalf of a peer that is far behind.
     pub(super) fn provide(&mut self, replica: usize, core: usize, provide: Provide) {
         let Some(store) = self.hosts[replica].stores.get(core) else { return };
-        let blocks = match store.reader.committed(provide.from, PROVIDED_BYTES_MAX) {
+        let blocks = match store.reader.committed(provide.from, self.factory.piece_bytes()) {
             Ok(blocks) => blocks,
             Err(error) => {
                 self.checker.report(Property::Durability, format!("replica {replica} cannot read its log: {error}"));

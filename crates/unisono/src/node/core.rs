@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use unisono_consensus::{Consensus, Provide, aphousia};
 use unisono_execution::{Executor, Service};
 use unisono_node::log::{self, LogReader, Places, Recovered, Ticket};
-use unisono_node::{Drive, Effect, Node as Ring, PROVIDED_BYTES_MAX, provided};
+use unisono_node::{Drive, Effect, Node as Ring, provided};
 use unisono_replica::{HaltReason, Input, MarkRule, Settings};
 use unisono_trusted::Register;
 use unisono_types::{CallAnswer, CallId, ReplicaId, Time, VerifyContext};
@@ -344,7 +344,8 @@ impl Node {
                 (source, LinkEvent::Message(message)) => {
                     self.ring.probe_mut().messages.increment(1);
                     let message = parse(source, message, &self.context);
-                    if matches!(&message, Ok(Received::Peer(_, message)) if self.ring.replica().is_stale(message)) {
+                    let replica = self.ring.replica();
+                    if matches!(&message, Ok(Received::Peer(from, message)) if !replica.is_wanted(*from, message)) {
                         continue;
                     }
                     sources.push(source);
@@ -454,8 +455,9 @@ impl Node {
             return;
         }
         let (reader, notify) = (self.reader.clone(), self.notify.clone());
+        let piece = self.context.membership.bounds().piece;
         let read = move || {
-            let message = match reader.committed(from, PROVIDED_BYTES_MAX) {
+            let message = match reader.committed(from, piece) {
                 Ok(blocks) => provided::<Algorithm>(blocks),
                 Err(error) => {
                     tracing::error!("reading the log for a peer: {error}");

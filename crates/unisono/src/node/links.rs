@@ -14,14 +14,8 @@ const CLIENTS_MAX: usize = 4096;
 /// Bytes received from clients and not yet handled.
 const CLIENT_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes received from peers and not yet handled.
-const PEER_BYTES_MAX: usize = 96 << 20;
-
 /// Events that wait, of either kind.
 const EVENTS_MAX: usize = 4096;
-
-/// Bytes queued for one peer: some blocks. More is dropped, the protocol sends it again.
-const PEER_OUTBOX_BYTES: usize = 64 << 20;
 
 /// Where an event comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -71,12 +65,13 @@ impl Links {
         let membership = &config.cluster.membership;
         let (peer_sender, peers) = mpsc::channel(EVENTS_MAX);
         let (client_sender, clients) = mpsc::channel(EVENTS_MAX);
-        let peer_budget = Budget::new(PEER_BYTES_MAX);
+        let bounds = membership.bounds();
+        let peer_budget = Budget::new(bounds.inbox);
         let dialer = Dialer::new(config.host.clone(), LinkKind::Peer, membership.clone());
         let dialed = membership.configuration().members.iter().filter(|member| member.id != config.id).map(|member| {
             let tag = Source::Dialed(member.id);
             let inlet = Inlet { tag, sender: peer_sender.clone(), budget: peer_budget.clone() };
-            let dialed = dialer.keep(Target::from(member), Outbox::new(PEER_OUTBOX_BYTES), inlet);
+            let dialed = dialer.keep(Target::from(member), Outbox::new(bounds.outbox), inlet);
             (member.id, Peer { dialed, up: false, accepted: None })
         });
         let links = Self {

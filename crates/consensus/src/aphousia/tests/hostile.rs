@@ -110,7 +110,9 @@ fn time_from_the_future_makes_a_vote_wait_and_nothing_else() {
     let vote = block.position();
     let certificate = Some(register.certify(vote.view, vote.step, vote.hash).unwrap());
     let certified = CertifiedBlock { certificate, ..CertifiedBlock::bare(block) };
-    let outputs = says(&mut instance, 0, Message::Block(certified));
+    let mut outputs = Vec::new();
+    let proposed = Input::Message { from: ReplicaId(0), message: Verified::own(Message::Block(certified)) };
+    instance.handle(Time { monotonic: 0, wall: 1_000_000 }, proposed, &mut outputs);
     let certifies = |outputs: &[Output<Message>]| outputs.iter().any(|output| matches!(output, Output::Certify { .. }));
     assert!(!certifies(&outputs));
     let timer = outputs.iter().find_map(|output| match output {

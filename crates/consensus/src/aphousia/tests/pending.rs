@@ -285,12 +285,12 @@ fn frames_that_are_shown_are_offered_once_and_then_not_even_checked() {
     let shown = Message::Frames(vec![one.clone(), other.clone()]);
     let now = Time { monotonic: 2, wall: 2 };
     instance.handle(now, Input::Submit(Verified::own(one.clone())), &mut outbox);
-    assert!(!instance.is_stale(&shown));
+    assert!(instance.is_wanted(ReplicaId(2), &shown));
     let input = Input::Message { from: ReplicaId(2), message: Verified::own(shown.clone()) };
     instance.handle(now, input, &mut outbox);
     assert_eq!((offered(&outbox), Aphousia::offered(&shown)), (vec![other.clone()], [one, other.clone()].as_slice()));
     instance.handle(now, Input::Admitted(Verified::own(other)), &mut outbox);
-    assert!(instance.is_stale(&shown));
+    assert!(!instance.is_wanted(ReplicaId(2), &shown));
 }
 
 #[test]

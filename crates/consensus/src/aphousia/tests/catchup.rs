@@ -1,0 +1,593 @@
+//! Handing decided blocks on and taking them in: what is kept was checked, sizes fit, nobody's turn lasts for ever.
+
+use crate::aphousia::block::{Block, CertifiedBlock, Header, inline_digest};
+use crate::aphousia::message::{Decided, Message, Position, Proof};
+use crate::aphousia::planted::Planted;
+use crate::aphousia::{Instance, Recovered, Rules, Settings, Standard};
+use crate::conformance::{Cluster, Conditions, Network};
+use crate::{Consensus, Contradiction, Input, Output, RegisterAnswer, StableCheckpoint};
+use unisono_trusted::{RegisterState, VoteRegister};
+use unisono_types::{
+    Certificate, Digest, Epoch, Frame, Message as _, Rejected, ReplicaId, SequenceNumber, Step, Time, Timestamp,
+    Unverified, Verified, View,
+};
+
+const WALL: u64 = 1_000_000;
+
+struct Replica<R: Rules> {
+    cluster: Cluster,
+    instance: Instance<R>,
+    now: u64,
+}
+
+impl<R: Rules> Replica<R> {
+    fn new(cluster: &Cluster, id: u16, rules: R) -> Self {
+        let id = ReplicaId(id);
+        let settings = Settings::new(id, cluster.host_signer(id), cluster.membership().clone());
+        let instance = Instance::with_rules(rules, settings, Recovered::default());
+        let mut replica = Self { cluster: cluster.clone(), instance, now: 0 };
+        replica.input(Input::Start);
+        replica
+    }
+
+    fn input(&mut self, input: Input<Message>) -> Vec<Output<Message>> {
+        let mut outbox = Vec::new();
+        self.instance.handle(Time { monotonic: self.now, wall: WALL + self.now }, input, &mut outbox);
+        outbox
+    }
+
+    /// What a peer says, over the wire.
+    fn hears(&mut self, from: u16, message: &Message) -> Result<Vec<Output<Message>>, Rejected> {
+        let message = receive(&self.cluster, message)?;
+        Ok(self.input(Input::Message { from: ReplicaId(from), message }))
+    }
+
+    fn is_told_height(&mut self, from: u16, height: u64) -> Vec<Output<Message>> {
+        self.hears(from, &Message::Status(Position { view: View(0), committed: SequenceNumber(height) })).unwrap()
+    }
+
+    fn height(&self) -> u64 {
+        self.instance.status().committed.0
+    }
+}
+
+fn receive(cluster: &Cluster, message: &Message) -> Result<Verified<Message>, Rejected> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    assert!(bytes.len() <= cluster.membership().bounds().link, "{} bytes in one message", bytes.len());
+    let context = cluster.context();
+    Unverified::new(Message::parse(bytes.into(), &context)?).verify(&context)
+}
+
+fn asked(outputs: &[Output<Message>]) -> Vec<u16> {
+    let to = outputs.iter().filter_map(|output| match output {
+        Output::Send { to, message: Message::Ask(_) } => Some(to.0),
+        _ => None,
+    });
+    to.collect()
+}
+
+fn certifies(outputs: &[Output<Message>]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Certify { .. } | Output::Advance { .. }))
+}
+
+fn contradiction(outputs: &[Output<Message>]) -> Option<&Contradiction> {
+    outputs.iter().find_map(|output| match output {
+        Output::Contradiction(contradiction) => Some(contradiction),
+        _ => None,
+    })
+}
+
+/// The blocks 1, 2, ... of view 0 with these frames.
+fn chain(cluster: &Cluster, frames: Vec<Vec<Frame>>) -> Vec<Block> {
+    let mut parent = cluster.membership().configuration().digest();
+    let mut blocks = Vec::new();
+    for (frames, number) in frames.into_iter().zip(1..) {
+        let header = Header {
+            step: Step(number),
+            height: SequenceNumber(number),
+            parent,
+            timestamp: Timestamp(WALL),
+            inline: inline_digest(&frames),
+            ..Header::genesis(Epoch(0))
+        };
+        let block = Block::new(cluster.membership().configuration().cluster, header, frames);
+        parent = block.hash();
+        blocks.push(block);
+    }
+    blocks
+}
+
+fn certificate(cluster: &Cluster, replica: u16, block: &Block) -> Certificate {
+    let mut register = cluster.register(ReplicaId(replica), RegisterState::default());
+    let vote = block.position();
+    register.certify(vote.view, vote.step, vote.hash).unwrap()
+}
+
+/// Each with the certificate of `proposer`.
+fn certified(cluster: &Cluster, blocks: &[Block], proposer: u16) -> Vec<CertifiedBlock> {
+    let certified = blocks.iter().map(|block| CertifiedBlock {
+        certificate: Some(certificate(cluster, proposer, block)),
+        ..CertifiedBlock::bare(block.clone())
+    });
+    certified.collect()
+}
+
+/// The blocks as decided by r0 and r1 in favour of the last.
+fn decided(cluster: &Cluster, blocks: &[CertifiedBlock]) -> Message {
+    let last = &blocks.last().unwrap().block;
+    let certificates = vec![certificate(cluster, 0, last), certificate(cluster, 1, last)];
+    let proof = Proof { certificates, headers: vec![] };
+    Message::Decided(Decided::new(blocks.iter().map(CertifiedBlock::to_bytes).collect(), proof.to_bytes()))
+}
+
+fn frames(cluster: &Cluster, numbers: std::ops::RangeInclusive<u64>) -> Vec<Vec<Frame>> {
+    numbers.map(|number| vec![cluster.frame(number, &[1; 10])]).collect()
+}
+
+#[test]
+fn what_nobody_signed_is_not_taken_in_with_decided_blocks() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = chain(&cluster, frames(&cluster, 1..=2));
+    let good = certified(&cluster, &blocks, 0);
+    assert!(receive(&cluster, &decided(&cluster, &good)).is_ok());
+    let mut forged = good.clone();
+    forged[0].certificate.as_mut().unwrap().signature.0[0] ^= 1;
+    assert_eq!(receive(&cluster, &decided(&cluster, &forged)), Err(Rejected::BadSignature), "a certificate");
+    // The same id, other signature bytes: the hashes still fit.
+    let mut wire = blocks[0].frames()[0].wire().to_vec();
+    wire[40] ^= 1;
+    let id = cluster.membership().configuration().cluster;
+    let frame = Frame::parse(id, wire.into(), 8_192).unwrap();
+    let unsigned = Block::new(id, blocks[0].header().clone(), vec![frame]);
+    assert_eq!(unsigned.hash(), blocks[0].hash());
+    let unsigned = vec![CertifiedBlock { block: unsigned, ..good[0].clone() }, good[1].clone()];
+    assert_eq!(receive(&cluster, &decided(&cluster, &unsigned)), Err(Rejected::BadSignature), "a frame");
+}
+
+#[test]
+fn a_decided_block_comes_with_its_proposers_certificate_or_none_and_follows_the_rules() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = chain(&cluster, frames(&cluster, 1..=3));
+    let verdict = |blocks: &[CertifiedBlock]| {
+        let mut laggard = Replica::new(&cluster, 2, Standard);
+        assert_eq!(asked(&laggard.is_told_height(1, 3)), [1]);
+        let outputs = laggard.hears(1, &decided(&cluster, blocks)).unwrap();
+        let suspected = outputs.iter().any(|output| matches!(output, Output::Suspect { .. }));
+        (laggard.height(), suspected)
+    };
+    assert_eq!(verdict(&certified(&cluster, &blocks, 0)), (3, false));
+    let bare: Vec<CertifiedBlock> = blocks.iter().cloned().map(CertifiedBlock::bare).collect();
+    assert_eq!(verdict(&bare), (3, false));
+    assert_eq!(verdict(&certified(&cluster, &blocks, 1)), (0, true), "r1 did not propose them");
+    // r2 wrote the certificate of block 1 down with block 2, and nobody has checked it: it is not kept.
+    let mut laggard = Replica::new(&cluster, 2, Standard);
+    laggard.is_told_height(1, 3);
+    let mut carried = certified(&cluster, &blocks, 0);
+    let mut unchecked = certificate(&cluster, 0, &blocks[0]);
+    unchecked.signature.0[0] ^= 1;
+    carried[1].parent_certificate = Some(unchecked);
+    let outputs = laggard.hears(1, &decided(&cluster, &carried)).unwrap();
+    assert_eq!(laggard.height(), 3);
+    let context = cluster.context();
+    for output in outputs {
+        if let Output::Persist { record: crate::Record::Block { bytes, .. }, .. } = output {
+            assert_eq!(CertifiedBlock::parse_all(&bytes, &context).unwrap().parent_certificate, None);
+        }
+    }
+    let mut header = blocks[2].header().clone();
+    header.timestamp = Timestamp(WALL - 1);
+    let backwards = Block::new(cluster.membership().configuration().cluster, header, blocks[2].frames().to_vec());
+    let invalid = [blocks[0].clone(), blocks[1].clone(), backwards];
+    assert_eq!(verdict(&certified(&cluster, &invalid, 0)), (0, true), "time runs backwards");
+}
+
+#[test]
+fn what_is_served_passes_the_checks_of_who_receives_it() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = chain(&cluster, frames(&cluster, 1..=3));
+    let mut server = Replica::new(&cluster, 2, Standard);
+    server.is_told_height(1, 3);
+    server.hears(1, &decided(&cluster, &certified(&cluster, &blocks, 0))).unwrap();
+    let outputs = server.hears(0, &Message::Ask(SequenceNumber(0))).unwrap();
+    let fetched = server.hears(0, &Message::Fetch(blocks[1].hash())).unwrap();
+    let mut served = 0;
+    for output in outputs.iter().chain(&fetched) {
+        if let Output::Send { message: message @ (Message::Decided(_) | Message::Block(_)), .. } = output {
+            assert!(receive(&cluster, message).is_ok());
+            served += 1;
+        }
+    }
+    assert_eq!(served, 2);
+}
+
+#[test]
+fn another_history_that_is_proven_ends_certifying_for_good() {
+    let cluster = Cluster::new(3, 0);
+    let ours = chain(&cluster, frames(&cluster, 1..=2));
+    let theirs = chain(&cluster, frames(&cluster, 11..=13));
+    for (length, sequence) in [(1, 1), (2, 1), (3, 1)] {
+        let mut replica = Replica::new(&cluster, 2, Standard);
+        replica.is_told_height(1, 2);
+        replica.hears(1, &decided(&cluster, &certified(&cluster, &ours, 0))).unwrap();
+        assert_eq!(replica.height(), 2);
+        assert!(!asked(&replica.is_told_height(0, 9)).is_empty());
+        let shown = decided(&cluster, &certified(&cluster, &theirs[..length], 0));
+        let outputs = replica.hears(0, &shown).unwrap();
+        let found = contradiction(&outputs).expect("a contradiction");
+        assert_eq!((found.sequence, found.from), (SequenceNumber(sequence), Some(ReplicaId(0))));
+        assert_eq!((found.ours, found.theirs), (ours[0].hash(), theirs[0].hash()));
+        let three = chain(&cluster, frames(&cluster, 1..=3)).pop().unwrap();
+        let next = certified(&cluster, &[three], 0).pop().unwrap();
+        assert!(!certifies(&replica.hears(0, &Message::Block(next)).unwrap()), "it votes no more");
+        replica.now += 10_000_000;
+        assert!(contradiction(&replica.is_told_height(0, 9)).is_none(), "told once");
+    }
+}
+
+#[test]
+fn a_run_that_stands_on_another_block_than_ours_is_a_contradiction_too() {
+    let cluster = Cluster::new(3, 0);
+    let ours = chain(&cluster, frames(&cluster, 1..=1));
+    let theirs = chain(&cluster, frames(&cluster, 11..=12));
+    let mut replica = Replica::new(&cluster, 2, Standard);
+    replica.is_told_height(1, 1);
+    replica.hears(1, &decided(&cluster, &certified(&cluster, &ours, 0))).unwrap();
+    replica.is_told_height(0, 9);
+    let outputs = replica.hears(0, &decided(&cluster, &certified(&cluster, &theirs[1..], 0))).unwrap();
+    let found = contradiction(&outputs).expect("a contradiction");
+    assert_eq!((found.sequence, found.theirs), (SequenceNumber(1), theirs[0].hash()));
+}
+
+#[test]
+fn a_stable_checkpoint_of_another_history_is_a_contradiction() {
+    let cluster = Cluster::new(3, 0);
+    let ours = chain(&cluster, frames(&cluster, 1..=1));
+    let mut replica = Replica::new(&cluster, 2, Standard);
+    replica.is_told_height(1, 1);
+    replica.hears(1, &decided(&cluster, &certified(&cluster, &ours, 0))).unwrap();
+    let signed = [0, 1].map(|id| cluster.checkpoint(ReplicaId(id), SequenceNumber(1), Digest([5; 32])));
+    let stable = StableCheckpoint { checkpoint: signed[0].statement, signatures: signed.to_vec() };
+    let outputs = replica.input(Input::Stable(stable));
+    let found = contradiction(&outputs).expect("a contradiction");
+    assert_eq!((found.ours, found.theirs, found.from), (ours[0].hash(), Digest([5; 32]), None));
+}
+
+/// r2 decides blocks of the greatest size together, by the votes of r0 and r1 for the last, and r1 catches up from it.
+fn hand_on_large_group<R: Rules>(rules: R, count: u64) -> Result<u64, Rejected> {
+    let cluster = Cluster::new(3, 0);
+    let large = (0..count).map(|block| (1..=16).map(|n| cluster.frame(block * 16 + n, &[7; 3_900])).collect());
+    let blocks = chain(&cluster, large.collect());
+    let mut server = Replica::new(&cluster, 2, rules.clone());
+    for block in certified(&cluster, &blocks, 0) {
+        server.hears(0, &Message::Block(block)).unwrap();
+    }
+    let last = blocks.last().unwrap();
+    server.hears(1, &Message::Vote(certificate(&cluster, 1, last))).unwrap();
+    assert_eq!(server.height(), count, "decided together");
+    let mut laggard = Replica::new(&cluster, 1, rules);
+    let mut question = asked(&laggard.is_told_height(2, count)).len();
+    while question > 0 {
+        let after = SequenceNumber(laggard.height());
+        let answer = server.hears(1, &Message::Ask(after)).unwrap();
+        let Some(Output::Send { message, .. }) = answer.first() else { break };
+        let outputs = laggard.hears(2, message)?;
+        question = asked(&outputs).len();
+    }
+    Ok(laggard.height())
+}
+
+#[test]
+fn large_blocks_decided_together_are_handed_on_in_pieces() {
+    assert_eq!(hand_on_large_group(Standard, 3), Ok(3));
+    assert_eq!(hand_on_large_group(Planted::GroupsUncut, 3), Err(Rejected::TooLarge));
+}
+
+#[test]
+fn a_piece_is_proven_by_the_headers_above_it_and_nothing_less() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = chain(&cluster, frames(&cluster, 1..=3));
+    let certificates = vec![certificate(&cluster, 0, &blocks[2]), certificate(&cluster, 1, &blocks[2])];
+    let proof = Proof { certificates, headers: vec![] };
+    let context = cluster.context();
+    assert_eq!(proof.of_ancestor(&[&blocks[1], &blocks[2]]).verify(&blocks[0], &context), Ok(()));
+    assert_eq!(proof.of_ancestor(&[&blocks[2]]).verify(&blocks[1], &context), Ok(()));
+    assert_eq!(proof.of_ancestor(&[&blocks[2]]).verify(&blocks[0], &context), Err(Rejected::Inconsistent), "a gap");
+    assert_eq!(proof.verify(&blocks[1], &context), Err(Rejected::Inconsistent));
+}
+
+#[test]
+fn decided_blocks_that_were_not_asked_for_are_not_looked_at() {
+    let cluster = Cluster::new(3, 0);
+    let message = decided(&cluster, &certified(&cluster, &chain(&cluster, frames(&cluster, 1..=1)), 0));
+    let mut replica = Replica::new(&cluster, 2, Standard);
+    assert!(!replica.instance.is_wanted(ReplicaId(1), &message));
+    replica.hears(1, &message).unwrap();
+    assert_eq!(replica.height(), 0);
+    replica.is_told_height(1, 1);
+    assert!(replica.instance.is_wanted(ReplicaId(1), &message));
+    assert!(!replica.instance.is_wanted(ReplicaId(0), &message), "another was asked");
+    replica.hears(1, &message).unwrap();
+    assert_eq!(replica.height(), 1);
+    assert!(!replica.instance.is_wanted(ReplicaId(1), &message), "answered");
+}
+
+#[test]
+fn what_is_known_past_or_of_a_stranger_is_not_wanted() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = chain(&cluster, frames(&cluster, 1..=2));
+    let certified = certified(&cluster, &blocks, 0);
+    let mut replica = Replica::new(&cluster, 2, Standard);
+    let block = Message::Block(certified[0].clone());
+    assert!(replica.instance.is_wanted(ReplicaId(0), &block));
+    assert!(!replica.instance.is_wanted(ReplicaId(1), &block), "r1 does not propose in view 0");
+    assert!(!replica.instance.is_wanted(ReplicaId(7), &block));
+    assert!(!replica.instance.is_wanted(ReplicaId(2), &block), "itself");
+    replica.hears(0, &block).unwrap();
+    assert!(!replica.instance.is_wanted(ReplicaId(0), &block), "known");
+    let vote = Message::Vote(certificate(&cluster, 1, &blocks[1]));
+    assert!(replica.instance.is_wanted(ReplicaId(1), &vote));
+    replica.hears(1, &vote).unwrap();
+    assert!(!replica.instance.is_wanted(ReplicaId(1), &vote), "kept for its block");
+    let asked_for = Message::Block(certified[1].clone());
+    assert!(replica.instance.is_wanted(ReplicaId(1), &asked_for), "fetched by name from who voted for it");
+    replica.is_told_height(1, 2);
+    replica.hears(1, &decided(&cluster, &certified)).unwrap();
+    assert_eq!(replica.height(), 2);
+    assert!(!replica.instance.is_wanted(ReplicaId(1), &vote) && !replica.instance.is_wanted(ReplicaId(0), &block));
+}
+
+#[test]
+fn signatures_are_counted_before_any_is_checked() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = certified(&cluster, &chain(&cluster, frames(&cluster, 1..=2)), 0);
+    let count = |message: &Message| Instance::<Standard>::signatures(receive(&cluster, message).unwrap().get());
+    assert_eq!(count(&Message::Block(blocks[0].clone())), 2, "certificate, frame");
+    assert_eq!(count(&decided(&cluster, &blocks)), 6, "two of the proof, two certificates, two frames");
+    assert_eq!(count(&Message::Fetch(Digest::ZERO)), 0);
+}
+
+#[test]
+fn a_peer_that_says_it_is_ahead_and_never_answers_keeps_nobody_from_being_asked() {
+    let cluster = Cluster::new(5, 0);
+    let mut laggard = Replica::new(&cluster, 4, Standard);
+    assert_eq!(asked(&laggard.is_told_height(0, u64::MAX)), [0]);
+    assert!(asked(&laggard.is_told_height(1, 5)).is_empty(), "one turn at a time");
+    let mut of_liar = 0;
+    for _ in 0..100 {
+        laggard.now += 90_000;
+        of_liar += asked(&laggard.is_told_height(0, u64::MAX)).len();
+    }
+    assert!(of_liar <= 6, "asked {of_liar} times in 9 s");
+    assert_eq!(asked(&laggard.is_told_height(1, 5)), [1]);
+}
+
+#[test]
+fn an_answer_makes_nobodys_turn_longer() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = certified(&cluster, &chain(&cluster, frames(&cluster, 1..=3)), 0);
+    let mut laggard = Replica::new(&cluster, 2, Standard);
+    assert_eq!(asked(&laggard.is_told_height(0, 3)), [0]);
+    laggard.is_told_height(1, 3);
+    // r0 gives away as little as it can.
+    assert_eq!(asked(&laggard.hears(0, &decided(&cluster, &blocks[..1])).unwrap()), [1], "the next in line");
+    assert_eq!(asked(&laggard.hears(1, &decided(&cluster, &blocks[..2])).unwrap()), [0]);
+    assert_eq!(laggard.height(), 2);
+}
+
+/// What a peer draws in ten seconds by asking every 10 ms, for ever new places or always the same: answers and readings.
+fn draw(places: impl Fn(u64) -> u64) -> usize {
+    let cluster = Cluster::new(3, 0);
+    let blocks = certified(&cluster, &chain(&cluster, frames(&cluster, 1..=40)), 0);
+    let mut server = Replica::new(&cluster, 2, Standard);
+    server.is_told_height(1, 40);
+    server.hears(1, &decided(&cluster, &blocks)).unwrap();
+    // Everything is in the log only, but for the last.
+    server.instance.chain.truncate(SequenceNumber(40));
+    let mut served = 0;
+    for round in 0..1_000 {
+        server.now += 10_000;
+        let outputs = server.hears(0, &Message::Ask(SequenceNumber(places(round)))).unwrap();
+        served += outputs.iter().filter(|output| matches!(output, Output::Provide(_))).count();
+    }
+    served
+}
+
+#[test]
+fn a_peer_draws_only_so_much_from_the_log() {
+    let all = draw(|round| round % 39);
+    assert!((160..200).contains(&all), "{all} readings in 10 s: 16 a second, and the first second's");
+    let same = draw(|_| 3);
+    assert!(same <= 12, "{same} readings of the same place");
+}
+
+#[test]
+fn a_replica_that_is_far_behind_says_nothing_but_that_it_is() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = certified(&cluster, &chain(&cluster, frames(&cluster, 1..=1)), 0);
+    let mut laggard = Replica::new(&cluster, 2, Standard);
+    laggard.input(Input::Submit(Verified::own(cluster.frame(9, b"waits here"))));
+    laggard.is_told_height(0, 10_000);
+    assert!(certifies(&laggard.hears(0, &Message::Block(blocks[0].clone())).unwrap()), "one word is not enough");
+    let mut laggard = Replica::new(&cluster, 2, Standard);
+    laggard.input(Input::Submit(Verified::own(cluster.frame(9, b"waits here"))));
+    laggard.is_told_height(0, 10_000);
+    laggard.is_told_height(1, 10_000);
+    let far = chain(&cluster, frames(&cluster, 1..=2));
+    let mut outputs = laggard.hears(0, &Message::Block(blocks[0].clone())).unwrap();
+    outputs.extend(laggard.hears(1, &Message::Vote(certificate(&cluster, 1, &far[1]))).unwrap());
+    for timer in 0..6 {
+        laggard.now += 20_000_000;
+        outputs.extend(laggard.input(Input::Timeout(crate::TimerId(timer))));
+    }
+    let says = |message: &Message| matches!(message, Message::Wish(_) | Message::Fetch(_) | Message::Vote(_));
+    for output in &outputs {
+        match output {
+            Output::Send { message, .. } | Output::Broadcast(message) => assert!(!says(message), "{message:?}"),
+            _ => {}
+        }
+    }
+    assert!(!certifies(&outputs));
+    assert!(!asked(&outputs).is_empty());
+    // Near again, it takes part again.
+    laggard.is_told_height(0, 1);
+    assert!(certifies(&laggard.hears(0, &Message::Block(blocks[0].clone())).unwrap()));
+}
+
+#[test]
+fn a_follower_that_returns_catches_up_first_and_deposes_nobody() {
+    let mut network: Network<Instance<Standard>> = Network::new(Cluster::new(3, 0), 1, Conditions::CALM);
+    network.ids().for_each(|id| network.start(id));
+    let late = ReplicaId(2);
+    network.cut(late, ReplicaId(0));
+    network.cut(late, ReplicaId(1));
+    let mut number = 0;
+    let mut load = |network: &mut Network<Instance<Standard>>, decisions: u64| {
+        for _ in 0..decisions {
+            number += 1;
+            let frame = network.cluster().frame(number, &[1; 3_000]);
+            network.submit(ReplicaId(0), frame, "");
+            network.run(5_000);
+        }
+    };
+    load(&mut network, 600);
+    let (behind, ahead) = (network.checks.height_of(late), network.checks.height());
+    assert!(ahead.0 - behind.0 > 500);
+    network.mend();
+    network.trace = Some(Vec::new());
+    load(&mut network, 200);
+    let trace = network.trace.take().unwrap();
+    let near = trace.iter().position(|line| line.contains("r2 certifies")).expect("it votes again");
+    assert!(trace[..near].iter().filter(|line| line.contains("r2 decides")).count() > 300, "only when it is near");
+    let says = |what: &str| trace[..near].iter().filter(|line| line.contains("r2 to") && line.contains(what)).count();
+    assert!(says("wish") == 0 && says("fetch") <= 2, "{} blocks fetched before it knew", says("fetch"));
+    let behind = network.checks.height().0 - network.checks.height_of(late).0;
+    assert!(behind <= 2, "{behind} behind after a second");
+    for id in network.ids() {
+        assert_eq!(network.instance(id).unwrap().status().view.view(), View(0));
+    }
+    network.verdict().unwrap();
+}
+
+/// Seconds until something is decided after 80 views in which every message took six seconds: 20 minutes and more.
+fn seconds_to_recover<S: crate::conformance::Subject>(cluster: Cluster) -> Option<u64> {
+    let slow = Conditions { delay: (6_000_000, 6_000_000), ..Conditions::CALM };
+    let mut network: Network<S> = Network::new(cluster, 1, slow);
+    network.ids().for_each(|id| network.start(id));
+    for minute in 1.. {
+        let frame = network.cluster().frame(minute, &[1; 100]);
+        network.submit(ReplicaId((minute % 3) as u16), frame, "");
+        network.run(60_000_000);
+        let view = network.instance(ReplicaId(0)).map_or(0, |instance| instance.status().view.view().0);
+        if view > 80 && minute >= 20 {
+            break;
+        }
+    }
+    network.conditions = Conditions::CALM;
+    let frame = network.cluster().frame(1_000, b"after the trouble");
+    let id = frame.id();
+    network.submit(ReplicaId(0), frame, "");
+    // What is still on its way arrives, late.
+    let recovered = (1..=60).find(|_| {
+        network.run(1_000_000);
+        network.checks.is_decided(&id)
+    });
+    network.verdict().unwrap();
+    recovered
+}
+
+#[test]
+fn any_number_of_views_that_decide_nothing_stops_nobody() {
+    let cluster = Cluster::new(3, 0);
+    let recovered = seconds_to_recover::<Instance<Standard>>(cluster.clone());
+    assert!(recovered.is_some_and(|seconds| seconds <= 30), "{recovered:?}");
+    let all = Planted::ALL.into_iter().chain(Planted::STORIES);
+    let counted = all.into_iter().position(|other| other == Planted::AheadCounted).unwrap();
+    assert_eq!(seconds_to_recover::<Instance<Planted>>(cluster.of_variant(counted)), None);
+}
+
+/// Three of seven fill what they can; then the leader, r0, proposes a block of the greatest size.
+fn leader_is_heard<R: Rules>(rules: R) -> bool {
+    let cluster = Cluster::new(7, 0);
+    let mut replica = Replica::new(&cluster, 3, rules);
+    let mut number = 0;
+    for view in (0..28u32).filter(|view| (4..7).contains(&(view % 7))) {
+        let liar = (view % 7) as u16;
+        for step in 2..6 {
+            number += 16;
+            let frames: Vec<Frame> = (0..16).map(|n| cluster.frame(number + n, &[1; 3_900])).collect();
+            let header = Header {
+                view: View(view),
+                step: Step(step),
+                height: SequenceNumber(step),
+                parent: Digest([liar as u8; 32]),
+                inline: inline_digest(&frames),
+                ..Header::genesis(Epoch(0))
+            };
+            let block = Block::new(cluster.membership().configuration().cluster, header, frames);
+            replica.hears(liar, &Message::Block(CertifiedBlock::bare(block))).unwrap();
+        }
+    }
+    let bytes: usize = replica.instance.chain.nodes.values().map(|node| node.block.frame_bytes()).sum();
+    assert!(bytes <= 9 * cluster.membership().bounds().block, "{bytes} bytes of three liars");
+    let large = (0..16).map(|n| cluster.frame(10_000 + n, &[1; 3_900])).collect();
+    let block = certified(&cluster, &chain(&cluster, vec![large]), 0).pop().unwrap();
+    certifies(&replica.hears(0, &Message::Block(block)).unwrap())
+}
+
+#[test]
+fn liars_take_no_room_from_a_correct_leader() {
+    assert!(leader_is_heard(Standard));
+    assert!(!leader_is_heard(Planted::SharesInCommon));
+}
+
+#[test]
+fn a_full_chain_is_carried_over_and_not_added_to() {
+    // r0 leads alone for a while: nobody answers, and it has more to propose than a chain may hold.
+    let cluster = Cluster::new(3, 0);
+    let mut leader = Replica::new(&cluster, 0, Standard);
+    leader.instance.settings.tuning.in_flight = 100;
+    let mut register = cluster.register(ReplicaId(0), RegisterState::default());
+    for number in 1..=60 {
+        let outputs = leader.input(Input::Submit(Verified::own(cluster.frame(number, &[1; 4_000]))));
+        for output in outputs {
+            if let Output::Certify { view, step, hash } = output {
+                let certificate = register.certify(view, step, hash).unwrap();
+                leader.input(Input::Answered(RegisterAnswer::Certificate(certificate)));
+            }
+        }
+    }
+    let bounds = cluster.membership().bounds();
+    let bytes: usize = leader.instance.chain.nodes.values().map(|node| node.block.frame_bytes()).sum();
+    assert!(bytes >= bounds.chain && bytes <= bounds.vote, "{bytes}");
+}
+
+#[test]
+fn the_encodings_stay_within_the_table() {
+    let cluster = Cluster::new(7, 0);
+    let bounds = cluster.membership().bounds();
+    let id = cluster.membership().configuration().cluster;
+    let mut registers: Vec<_> =
+        cluster.membership().ids().map(|id| cluster.register(id, RegisterState::default())).collect();
+    let view = unisono_types::RegisterView::new(Epoch(0), View(7));
+    let changes = registers[..4].iter_mut().map(|register| register.advance(view).unwrap()).collect();
+    let checkpoint = (0..4).map(|id| cluster.checkpoint(ReplicaId(id), SequenceNumber(1), Digest::ZERO)).collect();
+    let penalties = (0..7)
+        .map(|member| crate::aphousia::Penalty { member: ReplicaId(member), count: 1, until: SequenceNumber(9) })
+        .collect();
+    let header = Header {
+        view: View(7),
+        step: Step(1),
+        height: SequenceNumber(2),
+        inline: inline_digest(&[]),
+        penalties,
+        justification: Some(crate::aphousia::Justification { changes, checkpoint }),
+        ..Header::genesis(Epoch(0))
+    };
+    let block = Block::new(id, header, vec![]);
+    assert_eq!(block.header_bytes().len(), bounds.header);
+    let vote = block.position();
+    let both = Some(registers[0].certify(vote.view, vote.step, vote.hash).unwrap());
+    let whole = CertifiedBlock { block: block.clone(), certificate: both, parent_certificate: both };
+    assert!(whole.to_bytes().len() <= block.bytes());
+}
