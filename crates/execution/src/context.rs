@@ -3,6 +3,7 @@
 use crate::call::Question;
 use crate::family::Birth;
 use crate::thread::{OperationFuture, Thread};
+use crate::value::Input;
 use crate::witness::Fact;
 use std::future::Future;
 use std::sync::Arc;
@@ -148,6 +149,11 @@ impl Context {
     /// Whether somebody wants to know what the thread learns and does.
     pub(crate) fn is_watched(&self) -> bool {
         self.thread.core.witness().is_some()
+    }
+
+    /// Tells the witness, if there is one, that the value under a lock is used, and what a closure is given.
+    pub(crate) fn uses(&self, lock: LockId, alone: bool, input: &impl Input) {
+        self.thread.uses(lock, alone, input);
     }
 
     pub(crate) fn note(&self, fact: Fact) {

@@ -41,7 +41,7 @@ use crate::object::Objects;
 use crate::recording::Recording;
 use crate::service::Service;
 use crate::sync::thread::JoinHandle;
-use crate::witness::{Fact, Journals};
+use crate::witness::{Fact, Witness};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use unisono_scheduler::{Declaration, LockId, Parameters, Scheduler, Status};
@@ -238,13 +238,13 @@ impl Executor {
     }
 
     /// Ends everything, and gives what the threads have learnt and done, with the locks in it as people know them.
-    pub(crate) fn into_journals(self) -> (Journals, BTreeMap<LockId, String>) {
+    pub(crate) fn into_witness(self) -> (Witness, BTreeMap<LockId, String>) {
         let core = Arc::clone(&self.core);
         drop(self);
-        let journals = core.witness().map(|journals| std::mem::take(&mut *journals.lock())).unwrap_or_default();
-        let locks = journals.values().flat_map(|journal| journal.facts.iter().filter_map(Fact::lock)).collect();
+        let witness = core.witness().map(|witness| std::mem::take(&mut *witness.lock())).unwrap_or_default();
+        let locks = witness.journals.values().flat_map(|journal| journal.facts.iter().filter_map(Fact::lock)).collect();
         let names = core.lock_names(&locks);
-        (journals, names)
+        (witness, names)
     }
 
     /// What the service says of this operation before it runs.

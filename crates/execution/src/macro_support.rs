@@ -5,4 +5,4 @@ pub use crate::service::{Arguments, Invoke, InvokeError, Service, State, Unknown
 pub use crate::value::Input;
 pub use crate::{Context, DeclaredContext, Objects};
 pub use unisono_scheduler::{Declaration, DeclaredLock, Lane};
-pub use unisono_types::{decode, encode};
+pub use unisono_types::{Timestamp, decode, encode};

@@ -581,6 +581,7 @@ pub struct ReadGuard<'cx, T: Value>(Hold<'cx, T>);
 impl<T: Value> ReadGuard<'_, T> {
     /// Looks at the value.
     pub fn with<I: Input, R: Output>(&self, input: I, f: fn(&T, I) -> R) -> R {
+        self.0.cx.uses(self.0.lock, false, &());
         self.0.watched(|| self.0.cell().with(input, f))
     }
 
@@ -594,11 +595,16 @@ impl<T: Value> ReadGuard<'_, T> {
 impl<T: Value, L> Guard<'_, T, L> {
     /// Looks at the value. A row that does not exist looks like the default.
     pub fn with<I: Input, R: Output>(&self, input: I, f: fn(&T, I) -> R) -> R {
+        self.0.cx.uses(self.0.lock, true, &());
         self.0.watched(|| self.0.cell().with(input, f))
     }
 
     /// Changes the value. A row that does not exist is made, with the default.
+    ///
+    /// A time among `input` should be one that was read after the lock was owned: [`testing`](crate::testing) reports an
+    /// earlier one if somebody has owned the lock since.
     pub fn with_mut<I: Input, R: Output>(&mut self, input: I, f: fn(&mut T, I) -> R) -> R {
+        self.0.cx.uses(self.0.lock, true, &input);
         self.0.watched(|| self.0.cell().with_mut(self.0.home(), input, f))
     }
 

@@ -9,11 +9,13 @@
 //!                             ├── replay, workers and start-ahead changed while it runs ─> trace |
 //!                             └── ...                                                            ┘
 //! ```
+//! Agreed time is part of the log: it stands still between some decisions and takes small and large steps between others.
 //! Replies, roots, grant traces and the scheduler's state must be equal for one log under one scheduler. Two schedulers,
 //! or one under two sets of parameters, are different agreements and may rightly differ.
 //!
 //! When something differs, [`Difference`] names the handler that went astray: the one that, having learnt the same, did
-//! something else. Everything follows from the seed, but for the luck of the operating system with workers, and for what
+//! something else; or the one that wrote a time below one that it had read: a closure was given a `Timestamp` that its
+//! thread had as `cx.now()` before others owned the lock. Everything follows from the seed, but for the luck of the operating system with workers, and for what
 //! the service itself takes from elsewhere.
 
 mod log;
@@ -22,7 +24,7 @@ mod report;
 
 pub use log::{Oracle, Recording, pretend, record, record_with};
 pub use replay::{Execution, Trace, replay};
-pub use report::{Culprit, Difference, difference};
+pub use report::{Culprit, Defect, Difference, difference};
 
 use crate::context::Random;
 use crate::service::Service;

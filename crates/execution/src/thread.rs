@@ -23,6 +23,7 @@ use crate::executor::Core;
 use crate::family::{Birth, End};
 use crate::latch::Latch;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use crate::value::Input;
 use crate::witness::{Fact, Journal};
 use std::future::Future;
 use std::pin::Pin;
@@ -96,8 +97,14 @@ pub(crate) enum Asked {
 impl Thread {
     pub(crate) fn new(core: Arc<Core>, index: ThreadIndex, name: Name, now: Timestamp) -> Self {
         let Name { position, session, number, path, handler } = name;
-        let cell =
-            Cell { random: None, born: 0, birth: None, question: None, outside: None, journal: Journal::new(handler) };
+        let cell = Cell {
+            random: None,
+            born: 0,
+            birth: None,
+            question: None,
+            outside: None,
+            journal: Journal::new(handler, now.0),
+        };
         Self {
             core,
             index,
@@ -145,6 +152,17 @@ impl Thread {
         if self.core.witness().is_some() {
             self.cell.lock().journal.note(fact());
         }
+    }
+
+    /// For the witness, if there is one: the thread uses the value under a lock, and hands `input` to a closure.
+    pub(crate) fn uses(&self, lock: LockId, alone: bool, input: &impl Input) {
+        let Some(witness) = self.core.witness() else { return };
+        let mut given = Vec::new();
+        input.times(&mut |time| given.push(time.0));
+        let cell = self.cell.lock();
+        given.retain(|time| cell.journal.has_had(*time));
+        drop(cell);
+        witness.lock().used((self.position, &self.path), lock, alone, self.now().0, given.into_iter());
     }
 
     /// The scheduler's answer, before the next poll.
@@ -202,8 +220,8 @@ impl Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         if let Some(witness) = self.core.witness() {
-            let journal = std::mem::replace(&mut self.cell.lock().journal, Journal::new(self.handler));
-            witness.lock().insert((self.position, std::mem::take(&mut self.path)), journal);
+            let journal = std::mem::replace(&mut self.cell.lock().journal, Journal::new(self.handler, 0));
+            witness.lock().journals.insert((self.position, std::mem::take(&mut self.path)), journal);
         }
     }
 }

@@ -46,28 +46,104 @@ impl<R: BorshSerialize + BorshDeserialize + Clone> Output for R {}
     label = "not plain data",
     note = "inputs are data and slices of the request, without Cell, Mutex, atomics or Arc; derive `Input` for your types"
 )]
-pub trait Input {}
+pub trait Input {
+    /// Shows every [`Timestamp`] in it, for [`testing`](crate::testing): a time that the handler read before it owned the
+    /// lock is told from one that it reads now. Data without times shows nothing.
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        let _ = see;
+    }
+}
 
 macro_rules! input {
     ($($data:ty),* $(,)?) => { $(impl Input for $data {})* };
 }
 input!((), bool, char, u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, str, String, Bytes);
 input!(std::time::Duration, std::cmp::Ordering);
-input!(ClusterId, Digest, Position, ReplicaId, RequestNumber, SequenceNumber, SessionId, Timestamp, QueueId);
+input!(ClusterId, Digest, Position, ReplicaId, RequestNumber, SequenceNumber, SessionId, QueueId);
 
-impl<T: Input + ?Sized> Input for &T {}
-impl<T: Input> Input for [T] {}
-impl<T: Input, const N: usize> Input for [T; N] {}
-impl<T: Input> Input for Vec<T> {}
-impl<T: Input + ?Sized> Input for Box<T> {}
-impl<T: Input> Input for Option<T> {}
-impl<T: Input, E: Input> Input for Result<T, E> {}
-impl<T: Input> Input for BTreeSet<T> {}
-impl<K: Input, V: Input> Input for BTreeMap<K, V> {}
-impl<T: Input> Input for std::ops::Range<T> {}
+impl Input for Timestamp {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        see(*self);
+    }
+}
+
+impl<T: Input + ?Sized> Input for &T {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        (**self).times(see);
+    }
+}
+
+impl<T: Input> Input for [T] {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        self.iter().for_each(|one| one.times(see));
+    }
+}
+
+impl<T: Input, const N: usize> Input for [T; N] {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        self.as_slice().times(see);
+    }
+}
+
+impl<T: Input> Input for Vec<T> {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        self.as_slice().times(see);
+    }
+}
+
+impl<T: Input + ?Sized> Input for Box<T> {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        (**self).times(see);
+    }
+}
+
+impl<T: Input> Input for Option<T> {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        self.iter().for_each(|one| one.times(see));
+    }
+}
+
+impl<T: Input, E: Input> Input for Result<T, E> {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        match self {
+            Ok(value) => value.times(see),
+            Err(error) => error.times(see),
+        }
+    }
+}
+
+impl<T: Input> Input for BTreeSet<T> {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        self.iter().for_each(|one| one.times(see));
+    }
+}
+
+impl<K: Input, V: Input> Input for BTreeMap<K, V> {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        self.iter().for_each(|(key, value)| {
+            key.times(see);
+            value.times(see);
+        });
+    }
+}
+
+impl<T: Input> Input for std::ops::Range<T> {
+    fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+        self.start.times(see);
+        self.end.times(see);
+    }
+}
 
 macro_rules! input_tuple {
-    ($($name:ident)*) => { impl<$($name: Input),*> Input for ($($name,)*) {} };
+    ($($name:ident)*) => {
+        impl<$($name: Input),*> Input for ($($name,)*) {
+            fn times(&self, see: &mut dyn FnMut(Timestamp)) {
+                #[allow(non_snake_case)]
+                let ($($name,)*) = self;
+                $($name.times(see);)*
+            }
+        }
+    };
 }
 input_tuple!(A);
 input_tuple!(A B);

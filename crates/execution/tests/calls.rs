@@ -78,7 +78,8 @@ impl Bench {
     /// Answers the last call that was performed.
     fn answer(&self, answer: CallAnswer) {
         let call = self.called.last().expect("somebody has called").clone();
-        self.executor.submit(Work::Answer { position: call.position, path: call.path, call: call.call, answer });
+        let (position, path, call, timestamp) = (call.position, call.path, call.call, Timestamp(0));
+        self.executor.submit(Work::Answer { position, path, call, timestamp, answer });
     }
 }
 
@@ -168,7 +169,8 @@ fn a_machine_that_is_slow_meets_the_answers_before_the_calls() {
             Some(call) => {
                 answered += 1;
                 let answer = Ok(Bytes::from(format!("{} {}", call.target, call.call)));
-                Work::Answer { position: call.position, path: call.path.clone(), call: call.call, answer }
+                let (position, path, timestamp) = (call.position, call.path.clone(), Timestamp(0));
+                Work::Answer { position, path, call: call.call, timestamp, answer }
             }
             None => Work::Flush,
         };
@@ -194,6 +196,7 @@ fn answers_that_nobody_asked_for_are_kept_until_the_next_mark_only() {
         position: Position::new(SequenceNumber(1), 0).unwrap(),
         path: vec![],
         call,
+        timestamp: Timestamp(0),
         answer: Ok(Bytes::from(vec![0; 1 << 20])),
     };
     for _ in 0..5 {
@@ -220,7 +223,8 @@ fn workers_report_calls_too() {
     executor.take_done(&mut done);
     for done in done.drain(..) {
         if let Done::Called { position, path, call, target, .. } = done {
-            executor.submit(Work::Answer { position, path, call, answer: Ok(Bytes::from(target)) });
+            let (timestamp, answer) = (Timestamp(60), Ok(Bytes::from(target)));
+            executor.submit(Work::Answer { position, path, call, timestamp, answer });
         }
     }
     executor.wait_idle();

@@ -49,11 +49,18 @@ pub(crate) fn state(input: &DeriveInput) -> Result<TokenStream, Error> {
 pub(crate) fn input(input: &DeriveInput) -> Result<TokenStream, Error> {
     let support = crate_path(&input.attrs, "input")?;
     let support = quote!(#support::macro_support);
-    let fields: Vec<&Fields> = match &input.data {
-        Data::Struct(data) => vec![&data.fields],
-        Data::Enum(data) => data.variants.iter().map(|variant| &variant.fields).collect(),
+    // Each variant by its path, with its fields; a struct has one.
+    let variants: Vec<(TokenStream, &Fields)> = match &input.data {
+        Data::Struct(data) => vec![(quote!(Self), &data.fields)],
+        Data::Enum(data) => {
+            let variants = data.variants.iter();
+            variants.map(|syn::Variant { ident, fields, .. }| (quote!(Self::#ident), fields)).collect()
+        }
         Data::Union(_) => return Err(Error::new_spanned(&input.ident, "a union is no plain data")),
     };
+    let arms = variants.iter().map(|(path, fields)| show_times(&support, path, fields));
+    let times = if variants.is_empty() { quote!(match *self {}) } else { quote!(match self { #(#arms)* }) };
+    let fields: Vec<&Fields> = variants.iter().map(|(_, fields)| *fields).collect();
     let kinds: Vec<_> = fields.into_iter().flatten().map(|field| &field.ty).collect();
     let mut generics = input.generics.clone();
     for parameter in input.generics.type_params() {
@@ -65,7 +72,12 @@ pub(crate) fn input(input: &DeriveInput) -> Result<TokenStream, Error> {
     // A recursive type would make its own bound a condition of itself; a function that asks for each field does not.
     Ok(quote! {
         #[automatically_derived]
-        impl #implement #support::Input for #ident #arguments #bounds {}
+        impl #implement #support::Input for #ident #arguments #bounds {
+            #[allow(unused_variables)]
+            fn times(&self, see: &mut dyn ::core::ops::FnMut(#support::Timestamp)) {
+                #times
+            }
+        }
         const _: () = {
             #[allow(dead_code, clippy::extra_unused_lifetimes, clippy::extra_unused_type_parameters)]
             fn every_field_is_plain_data #implement () #bounds {
@@ -74,6 +86,15 @@ pub(crate) fn input(input: &DeriveInput) -> Result<TokenStream, Error> {
             }
         };
     })
+}
+
+/// The arm that shows the times in each field of a variant.
+fn show_times(support: &TokenStream, path: &TokenStream, fields: &Fields) -> TokenStream {
+    let members: Vec<_> = fields.members().collect();
+    let names: Vec<_> = (0..members.len()).map(|at| quote::format_ident!("field_{at}")).collect();
+    quote! {
+        #path { #(#members: #names),* } => { #(#support::Input::times(#names, see);)* }
+    }
 }
 
 #[cfg(test)]

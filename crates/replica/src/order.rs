@@ -212,7 +212,8 @@ impl Order {
         effects.push(Effect::Voted { member, call: call.clone() });
         if answered {
             let CallId { position, path, call } = call.clone();
-            effects.push(Effect::Work(Work::Answer { position, path, call, answer: answer.clone() }));
+            let (timestamp, answer) = (decision.timestamp, answer.clone());
+            effects.push(Effect::Work(Work::Answer { position, path, call, timestamp, answer }));
         }
     }
 

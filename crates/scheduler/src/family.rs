@@ -79,8 +79,8 @@ impl ThreadId {
 pub(crate) enum Child {
     /// The host's index of it, and of the parent if it waits for it.
     Alive { thread: u32, joiner: Option<u32> },
-    /// In which round it finished.
-    Finished(u64),
+    /// In which round it finished, and its last `now`.
+    Finished { round: u64, now: u64 },
 }
 
 /// All children that may still be joined. A parent that finishes takes its own out; they run on.
@@ -105,13 +105,13 @@ impl Families {
         let known = *child;
         match child {
             Child::Alive { joiner: waiting, .. } => *waiting = Some(joiner),
-            Child::Finished(_) => drop(self.0.remove(&(parent, number))),
+            Child::Finished { .. } => drop(self.0.remove(&(parent, number))),
         }
         Some(known)
     }
 
-    /// A thread has finished: whoever waits for it.
-    pub(crate) fn finished(&mut self, thread: ThreadId, round: u64) -> Option<u32> {
+    /// A thread has finished, at its own time `now`: whoever waits for it.
+    pub(crate) fn finished(&mut self, thread: ThreadId, round: u64, now: u64) -> Option<u32> {
         let key = thread.parent()?;
         match self.0.get_mut(&key)? {
             Child::Alive { joiner: Some(joiner), .. } => {
@@ -120,7 +120,7 @@ impl Families {
                 Some(joiner)
             }
             child => {
-                *child = Child::Finished(round);
+                *child = Child::Finished { round, now };
                 None
             }
         }
@@ -143,14 +143,12 @@ impl Families {
         digest.word(self.0.len() as u64);
         for ((parent, number), child) in &self.0 {
             digest.id(*parent);
-            digest.words(&[
-                u64::from(*number),
-                match child {
-                    Child::Alive { joiner: None, .. } => 0,
-                    Child::Alive { joiner: Some(_), .. } => 1,
-                    Child::Finished(_) => 2,
-                },
-            ]);
+            let (state, now) = match child {
+                Child::Alive { joiner: None, .. } => (0, 0),
+                Child::Alive { joiner: Some(_), .. } => (1, 0),
+                Child::Finished { now, .. } => (2, *now),
+            };
+            digest.words(&[u64::from(*number), state, now]);
         }
     }
 }
@@ -210,14 +208,14 @@ mod tests {
         families.add(second, 11);
         families.add(third, 12);
         assert_eq!(families.join(parent, 1, 5), Some(Child::Alive { thread: 10, joiner: None }));
-        assert_eq!(families.finished(first, 3), Some(5));
+        assert_eq!(families.finished(first, 3, 30), Some(5));
         assert_eq!(families.join(parent, 1, 5), None);
-        assert_eq!(families.finished(second, 4), None);
-        assert_eq!(families.join(parent, 2, 5), Some(Child::Finished(4)));
+        assert_eq!(families.finished(second, 4, 40), None);
+        assert_eq!(families.join(parent, 2, 5), Some(Child::Finished { round: 4, now: 40 }));
         assert_eq!(families.join(parent, 2, 5), None);
         families.forget(parent);
         assert_eq!(families.len(), 0);
-        assert_eq!(families.finished(third, 5), None, "it ran on, and nobody asks");
-        assert_eq!(families.finished(parent, 5), None);
+        assert_eq!(families.finished(third, 5, 50), None, "it ran on, and nobody asks");
+        assert_eq!(families.finished(parent, 5, 50), None);
     }
 }

@@ -125,6 +125,8 @@ pub enum Entry {
         path: Vec<u16>,
         /// Which of its calls, counted from 0.
         call: u32,
+        /// When it was decided; of several answers in a round the first counts.
+        timestamp: u64,
     },
     /// Close the round and report; the number comes back in [`Grant::Marked`].
     Mark(u64),

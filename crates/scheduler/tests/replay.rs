@@ -22,6 +22,7 @@ fn sequential(_: &Parameters) -> Box<dyn Checked> {
 fn record(seed: u64, features: Features, make: fn(&Parameters) -> Box<dyn Checked>) -> Recording {
     let recording = Recording::new(seed, features, &make).unwrap_or_else(|stuck| panic!("seed {seed}: {stuck:?}"));
     assert_eq!(recording.outcome.left, (0, 0), "seed {seed}: everybody comes to an end");
+    assert_eq!(recording.outcome.times, None, "seed {seed}: time is causal");
     recording
 }
 

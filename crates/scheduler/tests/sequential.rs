@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use support::story::story;
 use unisono_scheduler::sequential::{PASSES_PER_ENTRY, Sequential};
 use unisono_scheduler::testing::{Checked, Features, Recording};
@@ -169,6 +169,8 @@ struct Model {
     owned: Vec<(u64, LockId, Mode)>,
     /// In order of arrival.
     queued: Vec<(u64, LockId, Mode)>,
+    /// Greatest times of exclusive owners at their release.
+    carried: BTreeMap<LockId, u64>,
 }
 
 struct Thread {
@@ -336,7 +338,7 @@ impl Model {
             Operation::Reconfigure(_) => self.resume(id, OperationResult::Granted, grants),
             Operation::Try { lock, mode } => {
                 if self.queued.iter().all(|queued| queued.1 != lock) && self.admits(lock, mode) {
-                    self.owned.push((id, lock, mode));
+                    self.own(id, lock, mode);
                     self.resume(id, OperationResult::Granted, grants);
                 } else {
                     self.stop(id, State::Yielded(OperationResult::Occupied));
@@ -367,7 +369,7 @@ impl Model {
         grants: &mut Vec<Grant>,
     ) {
         if self.queued.iter().all(|queued| queued.1 != lock) && self.admits(lock, mode) {
-            self.owned.push((id, lock, mode));
+            self.own(id, lock, mode);
             return self.resume(id, result, grants);
         }
         self.queued.push((id, lock, mode));
@@ -396,7 +398,19 @@ impl Model {
         })
     }
 
+    fn own(&mut self, id: u64, lock: LockId, mode: Mode) {
+        self.owned.push((id, lock, mode));
+        let carried = self.carried.get(&lock).copied().unwrap_or_default();
+        let thread = self.thread(id);
+        thread.now = thread.now.max(carried);
+    }
+
     fn give_back(&mut self, id: u64, lock: LockId) {
+        if self.owned.contains(&(id, lock, Mode::Write)) {
+            let now = self.thread(id).now;
+            let carried = self.carried.entry(lock).or_default();
+            *carried = now.max(*carried);
+        }
         self.owned.retain(|own| (own.0, own.1) != (id, lock));
         self.hand_over(lock);
     }
@@ -407,7 +421,8 @@ impl Model {
             if !self.admits(lock, mode) {
                 return;
             }
-            self.owned.push(self.queued.remove(at));
+            self.queued.remove(at);
+            self.own(heir, lock, mode);
             let State::Queued(result) = self.thread(heir).state else { panic!("it queues") };
             self.thread(heir).deadline = None;
             self.thread(heir).state = State::Ready(Next::Result(result));

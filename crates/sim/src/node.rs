@@ -382,7 +382,7 @@ fn name_of_work(work: &Work) -> (&'static str, Digest) {
         }
         Work::Tick(timestamp) => ("tick", Digest::of("simulated tick", &[&encode(timestamp)])),
         Work::Reconfigure(change) => ("reconfigure", Digest::of("simulated change", &[&encode(change)])),
-        Work::Answer { position, path, call, answer } => {
+        Work::Answer { position, path, call, answer, .. } => {
             ("answer", Digest::of("simulated answer", &[&encode(&(position, path, call, answer))]))
         }
         Work::Flush => ("flush", Digest::of("simulated flush", &[])),

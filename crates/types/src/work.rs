@@ -36,6 +36,8 @@ pub enum Work {
         path: Vec<u16>,
         /// Which of its calls, counted from 0.
         call: u32,
+        /// Timestamp of its decision.
+        timestamp: Timestamp,
         /// What the outside said.
         answer: CallAnswer,
     },

@@ -13,7 +13,7 @@ use crate::service::{Service, UnknownOperation};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{Condvar, MutexGuard};
 use crate::thread::{Asked, Name, Thread};
-use crate::witness::{Fact, Journals};
+use crate::witness::{Fact, Witness};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,7 +57,7 @@ pub(crate) struct Core {
     /// Nothing is left to run.
     idle: Condvar,
     /// Where threads leave what they learnt and did, when a service is tested.
-    witness: Option<Latch<Journals>>,
+    witness: Option<Latch<Witness>>,
 }
 
 /// Who polls.
@@ -110,7 +110,7 @@ impl Core {
         Arc::new(Self { settings, key, handlers, state: Latch::new(state), work, idle, witness })
     }
 
-    pub(crate) const fn witness(&self) -> Option<&Latch<Journals>> {
+    pub(crate) const fn witness(&self) -> Option<&Latch<Witness>> {
         self.witness.as_ref()
     }
 

@@ -181,9 +181,9 @@ impl State {
             Work::Tick(timestamp) => Entry::Tick(timestamp.0),
             Work::Flush => Entry::Flush,
             Work::Reconfigure(change) => Entry::Reconfigure(schedule::change(change)),
-            Work::Answer { position, path, call, answer } => {
+            Work::Answer { position, path, call, timestamp, answer } => {
                 self.calls.answered((position, path.clone(), call), answer);
-                Entry::Answer { position: position.0, path, call }
+                Entry::Answer { position: position.0, path, call, timestamp: timestamp.0 }
             }
             Work::Mark(sequence) => {
                 self.settled.seen(sequence);

@@ -1,7 +1,7 @@
 //! A log in the making: requests, and what a leader, an operator and the outside would add to them.
 
 use super::Options;
-use super::replay::{Run, Trace};
+use super::replay::{Called, Run, Trace};
 use crate::context::Random;
 use crate::service::Service;
 use crate::witness;
@@ -15,8 +15,9 @@ use unisono_types::{
 /// Entries that a recording adds at its end at most: handlers that wake up for ever must not record for ever.
 const ADDED_ENTRIES_MAX: usize = 10_000;
 
-/// Agreed time between two requests of a recording, in microseconds.
-const REQUEST_DISTANCE: u64 = 1_000;
+/// Agreed time between two decisions of a recording, in microseconds: none, hardly any, what a busy cluster has, and a
+/// pause. The same in one half of all cases, so that requests at one time meet.
+const DISTANCES: [u64; 8] = [0, 0, 0, 1, 1_000, 2_000, 5_000, 50_000];
 
 /// Flushes that a recording adds while a deadline waits.
 const FLUSHES_PER_TICK: u32 = 8;
@@ -51,7 +52,8 @@ pub struct Recording {
 
 /// Executes `operations` in line. As a leader would, it adds Flushes and Ticks when nothing else can move what is left,
 /// now and then at once, else at the end; and a Mark now and then, and last. Outside calls are answered at once, late,
-/// twice, or never; some answers come that nobody has asked for.
+/// twice, or never; some answers come that nobody has asked for. Agreed time never runs backwards; from decision to decision it
+/// stands still, or takes a small or a large step, and now and then there is a Tick that nobody needs.
 pub fn record<S: Service>(scheduler: Box<dyn Scheduler>, operations: &[Vec<u8>], seed: u64) -> Recording {
     record_with::<S>(&Options::default(), scheduler, operations, seed)
 }
@@ -74,8 +76,13 @@ pub fn record_with<S: Service>(
     while !rest.is_empty() {
         let (decision, behind) = rest.split_at((1 + recorder.random.below(6)).min(rest.len()));
         rest = behind;
+        recorder.log.pass(DISTANCES[recorder.random.below(DISTANCES.len())]);
         let works = recorder.log.decision(decision, recorder.random.next_number());
         recorder.submit(works);
+        if recorder.random.below(8) == 0 {
+            let tick = recorder.log.tick();
+            recorder.submit([tick]);
+        }
         if recorder.random.below(4) == 0 {
             let mark = recorder.log.mark();
             recorder.submit([mark]);
@@ -118,7 +125,9 @@ impl Recorder {
         self.run.settle();
         for call in self.run.called.drain(..) {
             if let Some(answer) = (self.outside.oracle)(self.outside.seed, &call.target, &call.request) {
-                let answer = Work::Answer { position: call.position, path: call.path, call: call.call, answer };
+                let Called { position, path, call, .. } = call;
+                // The time is that of its arrival.
+                let answer = Work::Answer { position, path, call, timestamp: Timestamp(0), answer };
                 if self.random.below(8) == 0 {
                     self.outside.answers.push_back(answer.clone());
                 }
@@ -134,18 +143,26 @@ impl Recorder {
             let position = Position::new(self.log.sequence, self.random.below(4) as u32).expect("a recording is short");
             let path = vec![1; self.random.below(3)];
             let answer = Ok(Bytes::from_static(b"unasked"));
-            let answer = Work::Answer { position, path, call: self.random.below(3) as u32, answer };
-            let answer = self.log.add(answer);
-            self.submit([answer]);
+            let call = self.random.below(3) as u32;
+            self.answer(Work::Answer { position, path, call, timestamp: Timestamp(0), answer });
         }
     }
 
     fn add_answer(&mut self) -> bool {
         let pick = self.random.below(self.outside.answers.len());
         let Some(answer) = self.outside.answers.remove(pick) else { return false };
+        self.answer(answer);
+        true
+    }
+
+    /// An answer is decided now.
+    fn answer(&mut self, mut answer: Work) {
+        self.log.pass(DISTANCES[self.random.below(DISTANCES.len())]);
+        if let Work::Answer { timestamp, .. } = &mut answer {
+            *timestamp = Timestamp(self.log.timestamp);
+        }
         let answer = self.log.add(answer);
         self.submit([answer]);
-        true
     }
 
     fn add_what_is_missing(&mut self) -> bool {
@@ -203,10 +220,19 @@ struct Log {
 }
 
 impl Log {
+    /// Agreed time goes on.
+    fn pass(&mut self, microseconds: u64) {
+        self.timestamp += microseconds;
+    }
+
+    fn tick(&mut self) -> Work {
+        self.add(Work::Tick(Timestamp(self.timestamp)))
+    }
+
+    /// All requests of a decision have its time.
     fn decision(&mut self, operations: &[Vec<u8>], sessions: u64) -> Vec<Work> {
         self.sequence = self.sequence.next();
         let requests = operations.iter().zip(0..).map(|(operation, index)| {
-            self.timestamp += REQUEST_DISTANCE;
             self.requests += 1;
             Work::Request {
                 position: Position::new(self.sequence, index).expect("a recording is short"),
@@ -235,7 +261,7 @@ impl Log {
         }
         self.flushes = 0;
         self.timestamp = self.timestamp.max(tick?.0);
-        Some(self.add(Work::Tick(Timestamp(self.timestamp))))
+        Some(self.tick())
     }
 
     fn add(&mut self, work: Work) -> Work {

@@ -3,7 +3,7 @@
 use crate::context::Random;
 use crate::executor::{Executor, GrantRecord, Settings};
 use crate::service::Service;
-use crate::witness::Journals;
+use crate::witness::{EarlierTime, Journals, Witness};
 use std::collections::{BTreeMap, BTreeSet};
 use unisono_scheduler::{LockId, Scheduler};
 use unisono_types::{Bytes, Digest, Done, MarkReport, Outcome, Position, Timestamp, Work};
@@ -40,6 +40,8 @@ pub struct Trace {
     pub(super) grants: Vec<GrantRecord>,
     /// What each thread learnt and did.
     pub(super) journals: Journals,
+    /// The first thread, in the order of the log, that wrote a time below one that it had read.
+    pub(super) earlier: Option<EarlierTime>,
     /// The locks that occur in the journals.
     pub(super) names: BTreeMap<LockId, String>,
 }
@@ -148,7 +150,9 @@ impl Run {
         self.trace.leaves = self.executor.leaves(None, LEAVES_MAX);
         self.trace.grants = self.executor.grants(0, GRANTS_MAX);
         let Self { executor, mut trace, .. } = self;
-        (trace.journals, trace.names) = executor.into_journals();
+        let (witness, names) = executor.into_witness();
+        let Witness { journals, earlier, .. } = witness;
+        (trace.journals, trace.earlier, trace.names) = (journals, earlier, names);
         trace
     }
 }

@@ -3,7 +3,7 @@
 use super::log::Recording;
 use super::replay::{Execution, Trace};
 use crate::service::Service;
-use crate::witness::{Fact, Journal};
+use crate::witness::{EarlierTime, Fact, Journal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use unisono_scheduler::{LockId, Mode, Operation};
@@ -12,9 +12,20 @@ use unisono_types::{Bytes, Position, Work};
 /// Bytes of an operation or a result that a report shows.
 const SHOWN_BYTES: usize = 64;
 
-/// Two executions of one log that are not equal: the service is not deterministic.
+/// What is wrong with a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Defect {
+    /// Two executions of one log are not equal.
+    NotDeterministic,
+    /// A handler wrote a time below one that it had read.
+    EarlierTime,
+}
+
+/// Two executions of one log that are not equal, or one in which time runs backwards: what is wrong with a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Difference {
+    /// Of which kind.
+    pub defect: Defect,
     /// The seed of the recording.
     pub seed: u64,
     /// Which of the [`super::policies`], if it was one of them.
@@ -44,11 +55,13 @@ pub struct Culprit {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.culprit {
-            Some(culprit) => write!(f, "handler {culprit} is not deterministic")?,
-            None => write!(f, "two executions differ, and no handler did it")?,
+        match (&self.culprit, self.defect) {
+            (Some(culprit), Defect::NotDeterministic) => write!(f, "handler {culprit} is not deterministic")?,
+            (Some(culprit), Defect::EarlierTime) => write!(f, "handler {culprit} writes a time that has passed")?,
+            (None, _) => write!(f, "two executions differ, and no handler did it")?,
         }
-        write!(f, "\n  what differs: {}\n  hint: {}\n  schedule: seed {}", self.what, self.hint, self.seed)?;
+        let what = if self.defect == Defect::EarlierTime { "what it wrote" } else { "what differs" };
+        write!(f, "\n  {what}: {}\n  hint: {}\n  schedule: seed {}", self.what, self.hint, self.seed)?;
         if !self.policy.is_empty() {
             write!(f, ", policy \"{}\"", self.policy)?;
         }
@@ -77,6 +90,30 @@ random numbers that are not the Context's, or walk through a HashMap or HashSet?
 const HINT_OUTSIDE: &str = "every handler did the same as long as it learnt the same: is there shared state outside of the \
 service's locks, or is the scheduler at fault?";
 
+const HINT_TIME: &str = "it read `cx.now()` before it owned the lock, and others owned the lock meanwhile: read the time when the \
+lock is owned, and again after each wait. A moment that is meant to be the earlier one is handed in as a number.";
+
+const HINT_SCHEDULER: &str = "the thread's own `cx.now()` is below that of a thread that owned the lock before it: the scheduler \
+is at fault, its time is not causal.";
+
+/// The handler that wrote an earlier time.
+fn earlier_time<S: Service>(
+    seed: u64,
+    log: &[Work],
+    execution: Execution,
+    names: &BTreeMap<LockId, String>,
+    found: &EarlierTime,
+) -> Difference {
+    let EarlierTime { position, path, lock, written, read, now } = found;
+    let operation = operation_of(log, *position);
+    let culprit = Culprit { handler: S::handler(&operation), request: *position, path: path.clone(), operation };
+    let name = names.get(lock).cloned().unwrap_or_else(|| format!("{lock:?}"));
+    let what = format!("time {written} under {name}, which others have owned at {read}");
+    let hint = if now < read { HINT_SCHEDULER } else { HINT_TIME };
+    let culprit = Some(Box::new(culprit));
+    Difference { defect: Defect::EarlierTime, seed, policy: "", execution, culprit, what, hint }
+}
+
 /// The first difference between the recording and another execution of its log, `execution`; `seed` is the recording's.
 #[must_use]
 pub fn difference<S: Service>(
@@ -86,6 +123,10 @@ pub fn difference<S: Service>(
     found: &Trace,
 ) -> Option<Difference> {
     let expected = &recording.trace;
+    let earlier = |trace: &'_ Trace| trace.earlier.clone().map(|earlier| (trace.names.clone(), earlier));
+    if let Some((names, found)) = earlier(expected).or_else(|| earlier(found)) {
+        return Some(earlier_time::<S>(seed, &recording.log, execution, &names, &found));
+    }
     let (culprit, what, hint) = match culprit(expected, found) {
         Some((position, path, expected_fact, found_fact)) => {
             let operation = operation_of(&recording.log, position);
@@ -96,7 +137,8 @@ pub fn difference<S: Service>(
         }
         None => (None, seen_from_outside(expected, found)?, HINT_OUTSIDE),
     };
-    Some(Difference { seed, policy: "", execution, culprit, what, hint })
+    let defect = Defect::NotDeterministic;
+    Some(Difference { defect, seed, policy: "", execution, culprit, what, hint })
 }
 
 fn operation_of(log: &[Work], wanted: Position) -> Bytes {

@@ -8,8 +8,16 @@
 //!                     wait queues by QueueId ── thread   condition variables
 //! ```
 //! Invariants: all owners of a lock own it alike, a writer alone. A thread stands at one place at most. A lock has an
-//! entry while somebody owns it or stands at it, and few have one beyond that, so memory follows the locks in use and
-//! not those that exist. What is known of a lock not in use is nothing, whether it has an entry or not.
+//! entry while somebody owns it or stands at it, and a bounded number have one beyond that, so memory follows the locks
+//! in use and not those that exist.
+//!
+//! **Time.** A lock carries the greatest `now` of its exclusive owners at their release, and whoever comes to own it takes
+//! the maximum; so time never runs backwards between exclusive owners. That value outlives the owners, but not without a
+//! bound: `forgotten` is a value that every lock carries at least. It rises, between two rounds, to the greatest value of
+//! an idle lock when there are too many idle locks with a value above it, or when the round's `now` has come that far.
+//! Sound, because no value is lost but replaced by a greater one, and the greater one is a time that an ordered entry
+//! has had already. Exact in the second case, because every later owner has that time anyway. Deterministic, because the
+//! locks in use and the values at the end of a round are.
 //! Every operation costs O(1) or O(log) (looking for one reader among many: the shorter of two lists).
 
 mod index;
@@ -23,7 +31,7 @@ use crate::{LockId, Mode, QueueId};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use index::Index;
-pub(crate) use owners::Acquired;
+pub(crate) use owners::{Acquired, Past};
 use owners::{BY_LOCK, Hold};
 pub(crate) use tickets::{ByTicket, Grip, normalized};
 use tickets::{Stage, Ticket, thread_node, ticket_node};
@@ -65,6 +73,8 @@ struct Lock {
     waiters: u32,
     /// Writers since it came into use.
     writers: u64,
+    /// Greatest `now` of its exclusive owners at their release; outdated when it is below `Locks::forgotten`.
+    carried: u64,
     /// Not merely kept for the next time.
     used: bool,
     /// Stands in `Locks::unowned`.
@@ -92,6 +102,12 @@ pub(crate) struct Locks {
     locks: Vec<Lock>,
     /// Locks with `used`.
     in_use: usize,
+    /// Locks without `used` that carry more than `forgotten`. Invariant: at most `REMEMBERED_MAX` after a sweep.
+    remembered: usize,
+    /// The greatest value that an idle lock has carried.
+    latest: u64,
+    /// Every lock carries at least this.
+    forgotten: u64,
     free_locks: Vec<u32>,
     holds: Vec<Hold>,
     free_holds: Vec<u32>,
@@ -136,6 +152,7 @@ impl Locks {
         if !entry.used {
             entry.used = true;
             self.in_use += 1;
+            self.remembered -= usize::from(entry.carried > self.forgotten);
         }
         lock
     }
@@ -151,6 +168,7 @@ impl Locks {
             blocked_writers: 0,
             waiters: 0,
             writers: 0,
+            carried: 0,
             used: false,
             listed: false,
             released: false,
@@ -325,9 +343,10 @@ impl Locks {
 
     // -- entries come and go
 
-    /// Forgets the locks that nobody owns and where nobody stands. Their entries are kept for the next time, up to a
-    /// number: most locks come again soon.
-    pub(crate) fn sweep(&mut self) {
+    /// Forgets the locks that nobody owns and where nobody stands, but for the time that they carry, if that is after
+    /// `now`, which every later owner has. Their entries are kept for the next time, up to a number: most locks come
+    /// again soon.
+    pub(crate) fn sweep(&mut self, now: u64) {
         while let Some(lock) = self.unowned.pop() {
             let entry = &mut self.locks[lock.0 as usize];
             entry.listed = false;
@@ -337,9 +356,17 @@ impl Locks {
                 entry.used = false;
                 entry.writers = 0;
                 self.in_use -= 1;
+                if entry.carried > self.forgotten {
+                    self.remembered += 1;
+                    self.latest = self.latest.max(entry.carried);
+                }
             }
         }
-        if self.index.live > KEPT_IDLE + 2 * self.in_use {
+        if self.remembered > REMEMBERED_MAX || self.latest <= now {
+            self.forgotten = self.forgotten.max(self.latest);
+            self.remembered = 0;
+        }
+        if self.index.live > KEPT_IDLE + 2 * self.in_use + self.remembered {
             self.drop_idle();
         }
         if self.in_use == 0 && self.locks.len() > KEPT_ENTRIES {
@@ -350,7 +377,8 @@ impl Locks {
     /// As many came into use since the last time as are looked at.
     fn drop_idle(&mut self) {
         for at in 0..self.locks.len() as u32 {
-            if !self.locks[at as usize].used && !self.is_free(at) {
+            let entry = &self.locks[at as usize];
+            if !entry.used && entry.carried <= self.forgotten && !self.is_free(at) {
                 self.index.remove(LockIndex(at), &self.locks);
                 self.free_locks.push(at);
             }
@@ -373,7 +401,7 @@ impl Locks {
         for lock in used {
             digest.lock(lock.id);
             digest.word(u64::from(lock.owner_count > 0 && lock.mode == Mode::Write));
-            digest.word(lock.writers);
+            digest.words(&[lock.writers, lock.carried.max(self.forgotten)]);
             let owners = lock.owners.iter::<BY_LOCK, _>(&self.holds).map(|hold| name(self.holds[hold as usize].thread));
             digest.ids(&sorted(owners.collect()));
             digest.word(lock.queue.iter(&self.links).count() as u64);
@@ -385,6 +413,13 @@ impl Locks {
                 });
             }
             digest.ids(&sorted(lock.blocked.iter(&self.links).map(|at| name(self.thread_at(at))).collect()));
+        }
+        let mut remembered: Vec<&Lock> = self.remembered().collect();
+        remembered.sort_unstable_by_key(|lock| lock.id);
+        digest.words(&[self.forgotten, self.latest, remembered.len() as u64]);
+        for lock in remembered {
+            digest.lock(lock.id);
+            digest.word(lock.carried);
         }
         digest.word(self.wait_queues.len() as u64);
         for ((lock, queue), list) in &self.wait_queues {
@@ -418,6 +453,7 @@ impl Locks {
             assert!(lock.blocked.iter(&self.links).all(blocked));
             owned_count += lock.owner_count;
         }
+        assert_eq!(self.remembered().count(), self.remembered);
         assert_eq!(owned_count, self.seats.iter().map(|seat| seat.owned_count).sum::<u32>(), "holds have two ends");
         assert_eq!(owned_count as usize, self.holds.len() - self.free_holds.len());
         assert!(self.wait_queues.values().all(|list| !list.is_empty()));
@@ -428,6 +464,11 @@ impl Locks {
     #[inline]
     fn lock(&self, lock: LockIndex) -> &Lock {
         &self.locks[lock.0 as usize]
+    }
+
+    /// Idle locks whose time is not forgotten.
+    fn remembered(&self) -> impl Iterator<Item = &Lock> {
+        self.locks.iter().filter(|lock| !lock.used && lock.carried > self.forgotten)
     }
 
     fn is_free(&self, at: u32) -> bool {
@@ -445,10 +486,16 @@ impl Locks {
     /// Gives back the memory of a peak.
     fn forget_peak(&mut self) {
         assert!(self.holds.len() == self.free_holds.len(), "no lock in use, none owned");
+        let remembered: Vec<(LockId, u64)> = self.remembered().map(|lock| (lock.id, lock.carried)).collect();
         let seats = core::mem::take(&mut self.seats);
         let mut links = Links::default();
         links.reserve(thread_node(seats.len() as u32) as usize);
-        *self = Locks { seats, links, ..Locks::default() };
+        let Locks { latest, forgotten, .. } = *self;
+        *self = Locks { seats, links, latest, forgotten, remembered: remembered.len(), ..Locks::default() };
+        for (id, carried) in remembered {
+            let LockIndex(at) = self.make(id);
+            self.locks[at as usize].carried = carried;
+        }
     }
 }
 
@@ -468,6 +515,12 @@ const KEPT_ENTRIES: usize = 4096;
 /// So many entries are kept of locks that are not in use: they fit the nearest cache.
 const KEPT_IDLE: usize = 256;
 
+/// So many idle locks keep a time of their own: they fit the second cache, and a digest of them takes microseconds. With
+/// more, all carry the greatest.
+const REMEMBERED_MAX: usize = 1024;
+
+const _: () = assert!(REMEMBERED_MAX + KEPT_IDLE < KEPT_ENTRIES, "what is remembered is no peak");
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -482,22 +535,22 @@ mod tests {
     fn an_entry_lives_while_somebody_owns_or_stands() {
         let mut locks = locks(2);
         let lock = locks.open(LockId(5));
-        assert_eq!(locks.own(0, lock, Mode::Write), 0);
+        assert_eq!(locks.own(0, lock, Mode::Write).writers_before, 0);
         locks.enqueue(1, lock, Mode::Write);
-        assert_eq!(locks.release(0, lock), Some(true));
+        assert_eq!(locks.release(0, lock, 0), Some(true));
         assert_eq!(locks.heir(lock), Some(Heir::Thread(1, Mode::Write)));
-        assert_eq!(locks.own(1, lock, Mode::Write), 1, "one writer before");
-        locks.sweep();
+        assert_eq!(locks.own(1, lock, Mode::Write).writers_before, 1, "one writer before");
+        locks.sweep(0);
         assert_eq!(locks.len(), 1);
         locks.join_wait_queue(0, lock, QueueId(3));
-        locks.release(1, lock);
-        locks.sweep();
+        locks.release(1, lock, 0);
+        locks.sweep(0);
         assert_eq!(locks.len(), 1, "somebody waits");
         assert_eq!(locks.first_waiter(lock, QueueId(3)), Some(0));
         assert_eq!(locks.first_waiter(lock, QueueId(0)), None);
         locks.leave(0);
         locks.invariants();
-        locks.sweep();
+        locks.sweep(0);
         assert_eq!(locks.len(), 0);
     }
 
@@ -514,7 +567,7 @@ mod tests {
         locks.enqueue(3, lock, Mode::Write);
         assert!(!locks.admits(lock, Mode::Read));
         assert_eq!(locks.owners(lock).collect::<Vec<_>>(), [0, 2]);
-        assert_eq!([1, 2, 0].map(|thread| locks.release(thread, lock)), [None, Some(true), Some(true)]);
+        assert_eq!([1, 2, 0].map(|thread| locks.release(thread, lock, 0)), [None, Some(true), Some(true)]);
         assert!(!locks.admits(lock, Mode::Read), "the writer in the queue is first");
     }
 
@@ -536,9 +589,9 @@ mod tests {
         assert_eq!((locks.len(), locks.index.collided()), (499, 498), "all in one bucket");
         locks.invariants();
         while let Some(lock) = locks.first_owned(0) {
-            locks.release(0, lock);
+            locks.release(0, lock, 0);
         }
-        locks.sweep();
+        locks.sweep(0);
         locks.invariants();
         assert_eq!(locks.len(), 0);
     }
@@ -548,9 +601,9 @@ mod tests {
         let mut locks = locks(1);
         for id in 0..10_000 {
             let lock = locks.open(LockId(id % 3_000));
-            assert_eq!(locks.own(0, lock, Mode::Write), 0, "nothing is known of it");
-            locks.release(0, lock);
-            locks.sweep();
+            assert_eq!(locks.own(0, lock, Mode::Write).writers_before, 0, "nothing is known of it");
+            locks.release(0, lock, 0);
+            locks.sweep(0);
             assert_eq!(locks.len(), 0);
             assert!(locks.index.live <= KEPT_IDLE);
         }
@@ -567,12 +620,98 @@ mod tests {
         }
         assert_eq!(locks.owned(0).nth(9_999), Some((LockId(9_999), Mode::Write)));
         while let Some(lock) = locks.first_owned(0) {
-            locks.release(0, lock);
+            locks.release(0, lock, 0);
         }
-        locks.sweep();
+        locks.sweep(0);
         assert_eq!((locks.locks.capacity(), locks.holds.capacity(), locks.index.direct.capacity()), (0, 0, 0));
         let lock = locks.open(LockId(3));
-        assert_eq!(locks.own(0, lock, Mode::Write), 0);
+        assert_eq!(locks.own(0, lock, Mode::Write).writers_before, 0);
         locks.invariants();
+    }
+
+    /// A writer owns the lock and gives it back at this time.
+    fn write_at(locks: &mut Locks, id: u128, now: u64) {
+        let lock = locks.open(LockId(id));
+        locks.own(0, lock, Mode::Write);
+        locks.release(0, lock, now);
+    }
+
+    /// What the next owner of the lock is told.
+    fn carried(locks: &mut Locks, id: u128) -> u64 {
+        let lock = locks.open(LockId(id));
+        let carried = locks.own(0, lock, Mode::Read).carried;
+        locks.release(0, lock, 99_999);
+        carried
+    }
+
+    #[test]
+    fn a_lock_carries_the_greatest_time_of_those_who_owned_it_alone() {
+        let mut locks = locks(1);
+        assert_eq!(carried(&mut locks, 1), 0);
+        write_at(&mut locks, 1, 30);
+        write_at(&mut locks, 1, 20);
+        assert_eq!(carried(&mut locks, 1), 30);
+        assert_eq!(carried(&mut locks, 1), 30, "readers leave nothing, however late they are");
+        locks.sweep(10);
+        assert_eq!((locks.len(), carried(&mut locks, 1)), (0, 30), "idle, and later than any owner to come must be");
+        assert_eq!(carried(&mut locks, 2), 0);
+        locks.invariants();
+        locks.sweep(30);
+        assert_eq!((locks.remembered, locks.forgotten), (0, 30), "whoever comes has that time: nothing to remember");
+        locks.invariants();
+    }
+
+    #[test]
+    fn too_many_times_to_remember_become_one() {
+        let mut locks = locks(1);
+        for id in 0..REMEMBERED_MAX as u128 {
+            write_at(&mut locks, id, 1_000 + id as u64);
+            locks.sweep(5);
+            locks.invariants();
+        }
+        assert_eq!([0, 7, 5_000].map(|id| carried(&mut locks, id)), [1_000, 1_007, 0], "each its own");
+        locks.sweep(5);
+        write_at(&mut locks, 5_001, 900);
+        locks.sweep(5);
+        locks.invariants();
+        let greatest = 999 + REMEMBERED_MAX as u64;
+        assert_eq!([0, 7, 5_000].map(|id| carried(&mut locks, id)), [greatest; 3], "none has become earlier");
+        assert_eq!(locks.remembered, 0);
+        write_at(&mut locks, 1, greatest + 1);
+        locks.sweep(5);
+        assert_eq!([1, 2].map(|id| carried(&mut locks, id)), [greatest + 1, greatest]);
+    }
+
+    #[test]
+    fn times_outlive_the_memory_of_a_peak() {
+        let mut locks = locks(1);
+        for id in 0..2 * KEPT_ENTRIES as u128 {
+            let lock = locks.open(LockId(id));
+            locks.own(0, lock, if id < 9 { Mode::Write } else { Mode::Read });
+        }
+        while let Some(lock) = locks.first_owned(0) {
+            let now = 100 + locks.id(lock).0 as u64;
+            locks.release(0, lock, now);
+        }
+        locks.sweep(5);
+        locks.invariants();
+        assert!(locks.locks.len() < KEPT_ENTRIES, "given back");
+        assert_eq!([0, 8, 9].map(|id| carried(&mut locks, id)), [100, 108, 0]);
+    }
+
+    #[test]
+    fn two_that_remember_other_times_differ() {
+        let digest = |times: &[(u128, u64)]| {
+            let mut locks = locks(1);
+            times.iter().for_each(|(id, now)| write_at(&mut locks, *id, *now));
+            locks.sweep(5);
+            let mut digest = DigestWriter::new("test");
+            locks.digest(&mut digest, |_| unreachable!("nobody is there"));
+            digest.finish()
+        };
+        assert_eq!(digest(&[(1, 10), (2, 20)]), digest(&[(2, 20), (1, 9), (1, 10)]));
+        for other in [&[(1, 11), (2, 20)], &[(1, 10), (3, 20)], &[(1, 20), (2, 20)]] {
+            assert_ne!(digest(&[(1, 10), (2, 20)]), digest(other), "{other:?}");
+        }
     }
 }

@@ -31,12 +31,21 @@ impl<const SIDE: usize> Linked<SIDE> for Vec<Hold> {
 /// What asking for a lock comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Acquired {
-    /// It is owned. How many writers there were before.
-    Owned(u64),
+    /// It is owned.
+    Owned(Past),
     /// The thread owns it already.
     Already,
     /// Somebody stands against it.
     Busy(LockIndex),
+}
+
+/// What a new owner is told of the lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Past {
+    /// How many writers there were before.
+    pub(crate) writers_before: u64,
+    /// The greatest `now` that an exclusive owner had at its release.
+    pub(crate) carried: u64,
 }
 
 impl Locks {
@@ -64,9 +73,9 @@ impl Locks {
         self.hold(thread, lock).map(|_| self.lock(lock).mode)
     }
 
-    /// The thread becomes an owner; says how many writers there were before.
+    /// The thread becomes an owner.
     #[inline]
-    pub(crate) fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) -> u64 {
+    pub(crate) fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) -> Past {
         self.add_owner(thread, lock, mode);
         self.count_writer(lock, mode)
     }
@@ -95,21 +104,32 @@ impl Locks {
         hold
     }
 
-    /// Writers that owned it before.
+    /// An owner goes on with the lock.
     #[inline]
-    pub(super) fn count_writer(&mut self, lock: LockIndex, mode: Mode) -> u64 {
+    pub(super) fn count_writer(&mut self, lock: LockIndex, mode: Mode) -> Past {
+        let forgotten = self.forgotten;
         let entry = &mut self.locks[lock.0 as usize];
-        let writers_before = entry.writers;
+        let past = Past { writers_before: entry.writers, carried: entry.carried.max(forgotten) };
         entry.writers += u64::from(mode == Mode::Write);
-        writers_before
+        past
     }
 
-    /// The thread gives the lock back. `None`: it does not own it. Whether somebody queues there.
+    /// The thread, at its own time `now`, gives the lock back. `None`: it does not own it. Whether somebody queues there.
     #[inline]
-    pub(crate) fn release(&mut self, thread: u32, lock: LockIndex) -> Option<bool> {
+    pub(crate) fn release(&mut self, thread: u32, lock: LockIndex, now: u64) -> Option<bool> {
         let hold = self.hold(thread, lock)?;
         self.remove_owner(hold);
+        if self.lock(lock).mode == Mode::Write {
+            self.carry(lock, now);
+        }
         Some(!self.lock(lock).queue.is_empty())
+    }
+
+    /// Whoever owns the lock next has at least this time.
+    #[inline]
+    pub(crate) fn carry(&mut self, lock: LockIndex, now: u64) {
+        let entry = &mut self.locks[lock.0 as usize];
+        entry.carried = entry.carried.max(now);
     }
 
     #[inline]

@@ -9,7 +9,7 @@
 //! after an unlock: a place at the end of the queue would depend on who queued first within a round.
 //! Invariant: a thread's tickets stand in order of their lock's id, one for each lock.
 
-use super::{LockIndex, Locks, Place};
+use super::{LockIndex, Locks, Past, Place};
 use crate::list::NONE;
 use crate::trace::DigestWriter;
 use crate::{DeclaredLock, LockId, Mode};
@@ -56,7 +56,7 @@ pub(crate) struct Grip {
     pub(crate) thread: u32,
     pub(crate) lock: LockIndex,
     pub(crate) mode: Mode,
-    pub(crate) writers_before: u64,
+    pub(crate) past: Past,
 }
 
 /// Each lock once, in order of ids; of several for one lock the uses add up and a writer wins.
@@ -121,14 +121,15 @@ impl Locks {
         (ticket.stage == Stage::Locked).then_some(ticket.lock)
     }
 
-    /// One use is used up, with the last the ticket. The lock, if the thread had it locked: to be handed over next.
-    pub(crate) fn unlock_by_ticket(&mut self, thread: u32, id: LockId) -> Option<LockIndex> {
+    /// One use is used up, with the last the ticket, at the thread's own time `now`. The lock, if the thread had it
+    /// locked: to be handed over next.
+    pub(crate) fn unlock_by_ticket(&mut self, thread: u32, id: LockId, now: u64) -> Option<LockIndex> {
         let at = self.ticket(thread, id)?;
         let ticket = &mut self.tickets[at as usize];
         if ticket.stage != Stage::Locked {
             return None;
         }
-        let lock = ticket.lock;
+        let (lock, mode) = (ticket.lock, ticket.mode);
         ticket.uses -= 1;
         if ticket.uses > 0 {
             ticket.stage = Stage::Reserved;
@@ -137,11 +138,16 @@ impl Locks {
             let hold = ticket.hold;
             self.remove_owner(hold);
         }
+        // Also with uses left: they may be given up without having been used.
+        if mode == Mode::Write {
+            self.carry(lock, now);
+        }
         Some(lock)
     }
 
-    /// The thread gives up a ticket that is in force; its lock is to be handed over next. `None`: it has no more.
-    pub(crate) fn give_up_ticket(&mut self, thread: u32) -> Option<LockIndex> {
+    /// The thread, at its own time `now`, gives up a ticket that is in force; its lock is to be handed over next. `None`:
+    /// it has no more. A lock that was only reserved carries nothing of it: its thread has never been there.
+    pub(crate) fn give_up_ticket(&mut self, thread: u32, now: u64) -> Option<LockIndex> {
         loop {
             let tickets = &mut self.seats[thread as usize].tickets;
             let at = tickets.pop()?;
@@ -149,7 +155,10 @@ impl Locks {
                 *tickets = Vec::new();
             }
             self.free_tickets.push(at);
-            let Ticket { lock, stage, hold, .. } = self.tickets[at as usize];
+            let Ticket { lock, mode, stage, hold, .. } = self.tickets[at as usize];
+            if stage == Stage::Locked && mode == Mode::Write {
+                self.carry(lock, now);
+            }
             match stage {
                 Stage::UsedUp => continue,
                 Stage::Queued => self.locks[lock.0 as usize].queue.remove(&mut self.links, ticket_node(at)),
@@ -183,7 +192,7 @@ impl Locks {
         let ticket = &mut self.tickets[at as usize];
         ticket.stage = Stage::Locked;
         let Ticket { thread, lock, mode, .. } = *ticket;
-        Grip { thread, lock, mode, writers_before: self.count_writer(lock, mode) }
+        Grip { thread, lock, mode, past: self.count_writer(lock, mode) }
     }
 
     pub(super) fn ticket(&self, thread: u32, id: LockId) -> Option<u32> {
@@ -242,21 +251,21 @@ mod tests {
         let mut locks = two();
         assert_eq!(locks.lock_by_ticket(1, LockId(2), Mode::Write), ByTicket::Waits);
         let ByTicket::Locked(grip) = locks.lock_by_ticket(0, LockId(2), Mode::Write) else { panic!("the first") };
-        assert_eq!((grip.thread, grip.writers_before), (0, 0));
+        assert_eq!((grip.thread, grip.past.writers_before), (0, 0));
         assert_eq!(locks.lock_by_ticket(0, LockId(2), Mode::Write), ByTicket::NotPossible);
-        let lock = locks.unlock_by_ticket(0, LockId(2)).unwrap();
+        let lock = locks.unlock_by_ticket(0, LockId(2), 7).unwrap();
         let Some(crate::locks::Heir::Ticket(grip)) = locks.heir(lock) else { panic!("the second waits") };
-        assert_eq!((grip.thread, grip.writers_before), (1, 1));
+        assert_eq!((grip.thread, grip.past), (1, Past { writers_before: 1, carried: 7 }));
         assert_eq!(locks.lock_by_ticket(0, LockId(2), Mode::Write), ByTicket::NotDeclared, "used up");
         assert_eq!(locks.locked_by_ticket(0, LockId(1)), None, "reserved only");
         locks.invariants();
         for thread in [0, 1] {
-            while let Some(lock) = locks.give_up_ticket(thread) {
+            while let Some(lock) = locks.give_up_ticket(thread, 0) {
                 assert_eq!(locks.heir(lock), None);
             }
         }
         locks.invariants();
-        locks.sweep();
+        locks.sweep(9);
         assert_eq!(locks.len(), 0);
     }
 
@@ -268,11 +277,33 @@ mod tests {
         assert_eq!(locks.heir(lock), None);
         for use_ in 0..2 {
             let ByTicket::Locked(grip) = locks.lock_by_ticket(0, LockId(1), Mode::Write) else { panic!("use {use_}") };
-            assert_eq!(grip.writers_before, use_);
-            assert_eq!(locks.unlock_by_ticket(0, LockId(1)), Some(lock));
-            assert_eq!(locks.unlock_by_ticket(0, LockId(1)), None);
+            assert_eq!(grip.past.writers_before, use_);
+            assert_eq!(locks.unlock_by_ticket(0, LockId(1), 0), Some(lock));
+            assert_eq!(locks.unlock_by_ticket(0, LockId(1), 0), None);
         }
         assert_eq!(locks.owners(lock).count(), 0);
+    }
+
+    #[test]
+    fn a_use_that_is_given_up_carries_what_the_one_before_it_left() {
+        let mut locks = Locks::default();
+        (0..2).for_each(|thread| locks.reserve(thread));
+        for (uses, expected) in [(2, 40), (1, 0)] {
+            let id = u128::from(uses);
+            for thread in 0..2 {
+                let lock = locks.issue(thread, declared(id, Mode::Write, uses));
+                assert_eq!(locks.heir(lock), None);
+            }
+            if uses == 2 {
+                let ByTicket::Locked(_) = locks.lock_by_ticket(0, LockId(id), Mode::Write) else { panic!("the first") };
+                locks.unlock_by_ticket(0, LockId(id), 40);
+            }
+            assert_eq!(locks.lock_by_ticket(1, LockId(id), Mode::Write), ByTicket::Waits);
+            let lock = locks.give_up_ticket(0, 50).unwrap();
+            let Some(crate::locks::Heir::Ticket(grip)) = locks.heir(lock) else { panic!("the second waits") };
+            assert_eq!(grip.past.carried, expected, "who was never there leaves nothing");
+            locks.give_up_ticket(1, 60);
+        }
     }
 
     #[test]

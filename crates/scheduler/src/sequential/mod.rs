@@ -30,7 +30,7 @@ mod digest;
 
 use crate::cycles::Cycles;
 use crate::family::{Child, Families, ThreadId};
-use crate::locks::{Acquired, ByTicket, Grip, Heir, LockIndex, Locks, Place, normalized};
+use crate::locks::{Acquired, ByTicket, Grip, Heir, LockIndex, Locks, Past, Place, normalized};
 use crate::trace::{Grants, Trace};
 use crate::{
     Entry, Event, Grant, GrantRecord, Lane, LockId, Mode, Operation, OperationResult, QueueId, RoundReport, Scheduler,
@@ -257,10 +257,11 @@ impl Sequential {
                 self.run(thread.0, grants);
             }
             // Never too early: entries are read when everybody has come to where they wait.
-            Entry::Answer { position, path, call } => {
+            Entry::Answer { position, path, call, timestamp } => {
                 let known = ThreadId::of(position, &path).and_then(|thread| self.outstanding.remove(&(thread, call)));
                 if let Some(thread) = known {
                     self.disarm(thread);
+                    self.catch_up(thread, timestamp);
                     self.make_ready(thread, Pending::Resume(OperationResult::Granted));
                 }
             }
@@ -359,10 +360,11 @@ impl Sequential {
 
     /// Of a running thread that has tickets.
     fn declared_operation(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        let now = self.threads[thread as usize].now;
         let result = match operation {
             Operation::Lock { lock, mode, timeout: None } => match self.locks.lock_by_ticket(thread, lock, mode) {
                 ByTicket::Locked(grip) => {
-                    self.note(thread, self.locks.id(grip.lock), mode, grip.writers_before);
+                    self.owned(grip);
                     OperationResult::Granted
                 }
                 ByTicket::Waits => {
@@ -372,10 +374,10 @@ impl Sequential {
                 ByTicket::NotPossible => OperationResult::NotPossible,
                 ByTicket::NotDeclared => OperationResult::NotDeclared,
             },
-            Operation::Unlock { lock } => match self.locks.unlock_by_ticket(thread, lock) {
+            Operation::Unlock { lock } => match self.locks.unlock_by_ticket(thread, lock, now) {
                 Some(lock) => {
                     self.hand_over(lock);
-                    self.locks.sweep();
+                    self.locks.sweep(self.now);
                     OperationResult::Granted
                 }
                 None => OperationResult::NotPossible,
@@ -388,10 +390,10 @@ impl Sequential {
                 None => OperationResult::NotPossible,
             },
             Operation::Finish => {
-                while let Some(lock) = self.locks.give_up_ticket(thread) {
+                while let Some(lock) = self.locks.give_up_ticket(thread, now) {
                     self.hand_over(lock);
                 }
-                self.locks.sweep();
+                self.locks.sweep(self.now);
                 self.stop(thread, State::Vacant);
                 self.finish(thread);
                 return grants.push(Grant::Finished { thread: ThreadIndex(thread) });
@@ -438,7 +440,10 @@ impl Sequential {
         let id = self.threads[thread as usize].id;
         match self.families.join(id, child, thread) {
             None => self.resume(thread, OperationResult::NotPossible, grants),
-            Some(Child::Finished(_)) => self.resume(thread, OperationResult::Granted, grants),
+            Some(Child::Finished { now, .. }) => {
+                self.catch_up(thread, now);
+                self.resume(thread, OperationResult::Granted, grants);
+            }
             Some(Child::Alive { thread: child, .. }) => {
                 self.threads[thread as usize].joins = Some(child);
                 self.threads[child as usize].joined = true;
@@ -467,13 +472,14 @@ impl Sequential {
 
     /// The thread has come to its end.
     fn finish(&mut self, thread: u32) {
-        let Thread { id, born, .. } = core::mem::replace(&mut self.threads[thread as usize], VACANT);
+        let Thread { id, born, now, .. } = core::mem::replace(&mut self.threads[thread as usize], VACANT);
         self.alive -= 1;
         if born > 0 {
             self.families.forget(id);
         }
-        if let Some(joiner) = self.families.finished(id, self.round) {
+        if let Some(joiner) = self.families.finished(id, self.round, now) {
             self.threads[joiner as usize].joins = None;
+            self.catch_up(joiner, now);
             self.make_ready(joiner, Pending::Resume(OperationResult::Granted));
         }
     }
@@ -489,8 +495,9 @@ impl Sequential {
     ) {
         let index = match self.locks.acquire(thread, lock, mode) {
             Acquired::Already => return self.resume(thread, OperationResult::NotPossible, grants),
-            Acquired::Owned(writers_before) => {
+            Acquired::Owned(Past { writers_before, carried }) => {
                 self.note(thread, lock, mode, writers_before);
+                self.catch_up(thread, carried);
                 return self.resume(thread, result, grants);
             }
             Acquired::Busy(index) => index,
@@ -511,8 +518,14 @@ impl Sequential {
     }
 
     fn own(&mut self, thread: u32, lock: LockIndex, mode: Mode) {
-        let writers_before = self.locks.own(thread, lock, mode);
-        self.note(thread, self.locks.id(lock), mode, writers_before);
+        let past = self.locks.own(thread, lock, mode);
+        self.owned(Grip { thread, lock, mode, past });
+    }
+
+    /// A thread has come to own a lock: its time is not before that of those who owned it alone before.
+    fn owned(&mut self, Grip { thread, lock, mode, past }: Grip) {
+        self.note(thread, self.locks.id(lock), mode, past.writers_before);
+        self.catch_up(thread, past.carried);
     }
 
     /// A grant, for the trace.
@@ -536,11 +549,12 @@ impl Sequential {
 
     /// False: it does not own it.
     fn give_back(&mut self, thread: u32, lock: LockIndex) -> bool {
-        let Some(queued) = self.locks.release(thread, lock) else { return false };
+        let now = self.threads[thread as usize].now;
+        let Some(queued) = self.locks.release(thread, lock, now) else { return false };
         if queued {
             self.hand_over(lock);
         }
-        self.locks.sweep();
+        self.locks.sweep(self.now);
         true
     }
 
@@ -557,9 +571,9 @@ impl Sequential {
                     self.disarm(thread);
                     self.make_ready(thread, Pending::Resume(result));
                 }
-                Heir::Ticket(Grip { thread, mode, writers_before, .. }) => {
-                    self.note(thread, self.locks.id(lock), mode, writers_before);
-                    self.make_ready(thread, Pending::Resume(OperationResult::Granted));
+                Heir::Ticket(grip) => {
+                    self.owned(grip);
+                    self.make_ready(grip.thread, Pending::Resume(OperationResult::Granted));
                 }
             }
         }
@@ -601,7 +615,14 @@ impl Sequential {
         self.stop(thread, State::Waiting);
     }
 
-    // -- timers
+    // -- time
+
+    /// The thread's time is not before this one.
+    #[inline]
+    fn catch_up(&mut self, thread: u32, now: u64) {
+        let entry = &mut self.threads[thread as usize];
+        entry.now = entry.now.max(now);
+    }
 
     fn arm(&mut self, thread: u32, duration: u64) {
         let entry = &mut self.threads[thread as usize];
@@ -646,7 +667,7 @@ impl Sequential {
                 (state, pending) => unreachable!("the timer of a thread that is {state:?} with {pending:?}"),
             }
         }
-        self.locks.sweep();
+        self.locks.sweep(self.now);
     }
 
     // -- grants

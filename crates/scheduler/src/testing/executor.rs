@@ -14,16 +14,16 @@ use alloc::vec::Vec;
 /// An entry of a log, before a host has given it thread indices.
 #[derive(Clone, Debug)]
 pub enum LogEntry {
-    /// Runs this program.
-    Request(usize),
+    /// Runs this program, decided at this time.
+    Request(usize, u64),
     /// Agreed time.
     Tick(u64),
     /// Go on without new requests.
     Flush,
     /// New parameters.
     Reconfigure(Change),
-    /// Position, path, call.
-    Answer(u64, Vec<u16>, u32),
+    /// Position, path, call; decided at this time.
+    Answer(u64, Vec<u16>, u32, u64),
     /// Close the round and report.
     Mark,
 }
@@ -52,8 +52,23 @@ pub struct Outcome {
     pub rounds: u64,
     /// Threads that did not come to their end, and of those the parked.
     pub left: (usize, usize),
+    /// Times of threads that are not what the rule of `now` says; the first, and how many.
+    pub times: Option<(Anachronism, u64)>,
     /// What the programs were worth.
     pub counters: Counters,
+}
+
+/// A thread's `now` after an operation that is not as late as what it has met, or later than anything it can have met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anachronism {
+    /// What returned.
+    pub operation: Operation,
+    /// With which `now`.
+    pub now: u64,
+    /// The latest of what it has met: its own time, what the lock carries, its child's end, its answer.
+    pub met: u64,
+    /// The last Tick.
+    pub tick: u64,
 }
 
 /// How often things happened.
@@ -139,6 +154,9 @@ struct Running {
     begun: bool,
     /// The operation it waits for.
     pending: Option<Operation>,
+    now: u64,
+    /// Outside calls that it has made.
+    calls: u32,
 }
 
 /// How a host behaves; nothing of it may change an [`Outcome`].
@@ -199,6 +217,14 @@ pub struct Executor<'a> {
     ready: Vec<(u32, Answer)>,
     running: Vec<(u32, Answer)>,
     holders: BTreeMap<LockId, Vec<(u32, Mode)>>,
+    /// By lock: the greatest `now` of its exclusive owners at their release.
+    carried: BTreeMap<LockId, u64>,
+    /// By name: the last `now` of threads that have finished.
+    ended: BTreeMap<u64, u64>,
+    /// When outside calls were answered first.
+    answered: BTreeMap<(u64, Vec<u16>, u32), u64>,
+    /// The last Tick.
+    tick: u64,
     /// Asked, by this replica, and not yet answered.
     calls: Vec<(u64, Vec<u16>, u32)>,
     entries: u64,
@@ -223,6 +249,10 @@ impl<'a> Executor<'a> {
             ready: Vec::new(),
             running: Vec::new(),
             holders: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            tick: 0,
             calls: Vec::new(),
             entries: 0,
             time: 0,
@@ -246,8 +276,10 @@ impl<'a> Executor<'a> {
             let mut append = Vec::new();
             self.schedule();
             if !requests.is_empty() && self.random.percent(12) {
+                let step = [0, 0, 1, 5, 40][self.random.below(5) as usize];
+                self.time += step;
                 for _ in 0..1 + self.random.below(5) {
-                    append.extend(requests.pop_front().map(LogEntry::Request));
+                    append.extend(requests.pop_front().map(|program| LogEntry::Request(program, self.time)));
                 }
                 if self.random.percent(self.scenario.flush_percent) {
                     append.push(LogEntry::Flush);
@@ -255,7 +287,7 @@ impl<'a> Executor<'a> {
             } else if !self.calls.is_empty() && (self.running.is_empty() || self.random.percent(5)) {
                 let call = self.random.below(self.calls.len() as u64) as usize;
                 let (position, path, call) = self.calls.swap_remove(call);
-                append.push(LogEntry::Answer(position, path, call));
+                append.push(LogEntry::Answer(position, path, call, self.time));
             } else if (!requests.is_empty() || self.random.percent(10)) && self.random.percent(4) {
                 // Less often once the requests are there: a policy may let who spins go round many times per entry.
                 append.push(match self.random.below(4) {
@@ -273,7 +305,7 @@ impl<'a> Executor<'a> {
                     return Err(Stuck::Hang(status));
                 }
                 // Who spins may wait for one that waits for tokens or for a deadline.
-                let waits = status.parked > 0 && self.random.percent(5);
+                let waits = status.parked > 0 && self.random.percent(10);
                 match status.deadline {
                     _ if status.threads == 0 => break,
                     _ if status.needs_flush && !waits => append.push(LogEntry::Flush),
@@ -284,7 +316,7 @@ impl<'a> Executor<'a> {
                             return Err(Stuck::Hang(status));
                         }
                         let producers = &self.scenario.producers;
-                        append.push(LogEntry::Request(producers[rescued % producers.len()]));
+                        append.push(LogEntry::Request(producers[rescued % producers.len()], self.time));
                         rescued += 1;
                     }
                 }
@@ -352,21 +384,24 @@ impl<'a> Executor<'a> {
         let position = self.entries;
         self.entries += 1;
         let entry = match entry {
-            LogEntry::Request(program) => {
-                let thread = self.place(*program, position, (position, Vec::new()));
+            LogEntry::Request(program, time) => {
+                self.time = self.time.max(*time);
+                let thread = self.place(*program, position, (position, Vec::new()), *time);
                 self.fresh.push(thread);
                 let declaration = self.scenario.declarations[*program].clone();
                 self.outcome.counters.requests += 1;
                 self.outcome.counters.declared += usize::from(declaration.lane == Lane::Declared);
-                Entry::Request { thread: ThreadIndex(thread), position, timestamp: self.time, declaration }
+                Entry::Request { thread: ThreadIndex(thread), position, timestamp: *time, declaration }
             }
             LogEntry::Tick(time) => {
                 self.time = self.time.max(*time);
+                self.tick = self.tick.max(*time);
                 Entry::Tick(*time)
             }
             LogEntry::Flush => Entry::Flush,
-            LogEntry::Answer(position, path, call) => {
-                Entry::Answer { position: *position, path: path.clone(), call: *call }
+            LogEntry::Answer(position, path, call, time) => {
+                self.answered.entry((*position, path.clone(), *call)).or_insert(*time);
+                Entry::Answer { position: *position, path: path.clone(), call: *call, timestamp: *time }
             }
             LogEntry::Reconfigure(change) => {
                 self.outcome.counters.reconfigurations += 1;
@@ -381,7 +416,7 @@ impl<'a> Executor<'a> {
     }
 
     /// A new thread; nobody has begun it.
-    fn place(&mut self, program: usize, name: u64, (position, path): (u64, Vec<u16>)) -> u32 {
+    fn place(&mut self, program: usize, name: u64, (position, path): (u64, Vec<u16>), now: u64) -> u32 {
         let reused = if self.timing.reuse || self.free.len() > 20 { self.free.pop_front() } else { None };
         let thread = reused.unwrap_or_else(|| {
             self.threads.push(None);
@@ -389,7 +424,7 @@ impl<'a> Executor<'a> {
         });
         let task = Task::new(program, name);
         self.threads[thread as usize] =
-            Some(Running { task, name, children: 0, position, path, begun: false, pending: None });
+            Some(Running { task, name, children: 0, position, path, begun: false, pending: None, now, calls: 0 });
         thread
     }
 
@@ -400,16 +435,19 @@ impl<'a> Executor<'a> {
             match grant {
                 Grant::Start { thread } => self.begin(thread.0),
                 Grant::Resume { thread, result, now } => {
+                    self.check_time(thread.0, result, now);
                     self.note(thread.0, result);
                     self.ready.push((thread.0, Answer::Result(result, now)));
                 }
                 Grant::Call { thread, call } => {
                     let running = self.threads[thread.0 as usize].as_ref().expect("a live thread");
                     self.calls.push((running.position, running.path.clone(), call));
+                    self.threads[thread.0 as usize].as_mut().expect("a live thread").calls = call + 1;
                 }
                 Grant::Finished { thread } => {
                     let running = self.threads[thread.0 as usize].take().expect("a live thread");
                     assert_eq!(running.pending, Some(Operation::Finish));
+                    self.ended.insert(running.name, running.now);
                     self.outcome.results.insert(running.name, running.task.seen);
                     self.free.push_back(thread.0);
                 }
@@ -430,6 +468,42 @@ impl<'a> Executor<'a> {
             self.ready.push((thread, Answer::Begin));
         }
         self.fresh.retain(|fresh| *fresh != thread);
+    }
+
+    /// The thread's new time: not before anything that it has met, and later only if a Tick was.
+    fn check_time(&mut self, thread: u32, result: OperationResult, now: u64) {
+        let running = self.threads[thread as usize].as_ref().expect("a live thread");
+        let operation = running.pending.clone().expect("a result needs an operation");
+        let met = match (&operation, result) {
+            (Operation::Lock { lock, .. } | Operation::Try { lock, .. }, OperationResult::Granted)
+            | (Operation::Wait { lock, .. }, OperationResult::Granted | OperationResult::TimedOut) => {
+                self.carried.get(lock).copied()
+            }
+            (Operation::Join { child }, OperationResult::Granted) => {
+                Some(self.ended[&mix(running.name, u64::from(*child))])
+            }
+            (Operation::External { .. }, OperationResult::Granted) => {
+                let call = (running.position, running.path.clone(), running.calls - 1);
+                Some(self.answered[&call])
+            }
+            _ => None,
+        };
+        let met = running.now.max(met.unwrap_or_default());
+        if now < met || now > met.max(self.tick) {
+            let first = Anachronism { operation, now, met, tick: self.tick };
+            self.outcome.times.get_or_insert((first, 0)).1 += 1;
+        }
+        self.threads[thread as usize].as_mut().expect("a live thread").now = now;
+    }
+
+    /// A thread that runs gives back what it owned like this.
+    fn leave_time(&mut self, thread: u32, lock: LockId) {
+        let owns = |holder: &(u32, Mode)| *holder == (thread, Mode::Write);
+        if self.holders.get(&lock).is_some_and(|holders| holders.iter().any(owns)) {
+            let now = self.threads[thread as usize].as_ref().expect("a live thread").now;
+            let carried = self.carried.entry(lock).or_default();
+            *carried = now.max(*carried);
+        }
     }
 
     /// Who owns what, as a watcher sees it.
@@ -453,7 +527,9 @@ impl<'a> Executor<'a> {
         }
         match (&operation, result) {
             (Operation::Spawn { thread: child }, OperationResult::Granted) => {
+                let now = running.now;
                 running.children += 1;
+                self.threads[child.0 as usize].as_mut().expect("a new thread").now = now;
                 self.fresh.push(child.0);
             }
             (Operation::Spawn { thread: child }, _) => {
@@ -521,7 +597,8 @@ impl<'a> Executor<'a> {
                 let mut path = running.path.clone();
                 path.push(running.children as u16 + 1);
                 let position = running.position;
-                let operation = Operation::Spawn { thread: ThreadIndex(self.place(program, name, (position, path))) };
+                let child = self.place(program, name, (position, path), 0);
+                let operation = Operation::Spawn { thread: ThreadIndex(child) };
                 self.threads[thread as usize].as_mut().expect("a live thread").pending = Some(operation.clone());
                 self.handle(Event::Operation { thread: ThreadIndex(thread), operation });
             }
@@ -529,11 +606,14 @@ impl<'a> Executor<'a> {
                 running.pending = Some(operation.clone());
                 match &operation {
                     Operation::Unlock { lock } | Operation::Wait { lock, .. } => {
+                        self.leave_time(thread, *lock);
                         if let Some(holders) = self.holders.get_mut(lock) {
                             holders.retain(|(holder, _)| *holder != thread);
                         }
                     }
                     Operation::Finish => {
+                        let held: Vec<LockId> = self.holders.keys().copied().collect();
+                        held.into_iter().for_each(|lock| self.leave_time(thread, lock));
                         self.holders.values_mut().for_each(|holders| holders.retain(|(holder, _)| *holder != thread));
                     }
                     _ => {}

@@ -13,7 +13,7 @@ mod executor;
 mod figure;
 mod program;
 
-pub use executor::{Counters, Executor, LogEntry, Outcome, Stuck, Timing};
+pub use executor::{Anachronism, Counters, Executor, LogEntry, Outcome, Stuck, Timing};
 pub use figure::{flushes_needed, rounds_beside_a_parked_owner};
 pub use program::{Features, Object, Scenario};
 

@@ -72,6 +72,7 @@ impl Uds {
 
     /// Of a running admitted thread.
     pub(super) fn declared_operation(&mut self, thread: u32, operation: Operation, grants: &mut Vec<Grant>) {
+        let now = self.threads[thread as usize].now;
         let result = match operation {
             Operation::Lock { lock, mode, timeout: None } => match self.locks.lock_by_ticket(thread, lock, mode) {
                 ByTicket::Locked(grip) => return self.locked(grip, grants),
@@ -84,7 +85,7 @@ impl Uds {
                 ByTicket::NotPossible => OperationResult::NotPossible,
                 ByTicket::NotDeclared => OperationResult::NotDeclared,
             },
-            Operation::Unlock { lock } => match self.locks.unlock_by_ticket(thread, lock) {
+            Operation::Unlock { lock } => match self.locks.unlock_by_ticket(thread, lock, now) {
                 Some(lock) => {
                     self.hand_over(lock, grants);
                     OperationResult::Granted
@@ -106,19 +107,21 @@ impl Uds {
 
     /// A ticket gave the lock to its running thread.
     pub(super) fn locked(&mut self, grip: Grip, grants: &mut Vec<Grant>) {
-        let Grip { thread, lock, mode, writers_before } = grip;
+        let Grip { thread, lock, mode, past } = grip;
         let entry = &mut self.threads[thread as usize];
         if entry.slot == NO_SLOT {
             entry.slot = self.shares.len() as u32;
             self.shares.push(Share { thread, id: entry.id, grants: Grants::default() });
         }
         let share = &mut self.shares[entry.slot as usize];
-        self.trace.grant(&mut share.grants, self.locks.id(lock), mode, writers_before);
+        self.trace.grant(&mut share.grants, self.locks.id(lock), mode, past.writers_before);
+        self.inherit(thread, past, false);
         self.resume(thread, State::Admitted, OperationResult::Granted, grants);
     }
 
     fn finish_declared(&mut self, thread: u32, grants: &mut Vec<Grant>) {
-        while let Some(lock) = self.locks.give_up_ticket(thread) {
+        let now = self.threads[thread as usize].now;
+        while let Some(lock) = self.locks.give_up_ticket(thread, now) {
             self.hand_over(lock, grants);
         }
         let slot = self.threads[thread as usize].slot;

@@ -29,7 +29,7 @@ mod turns;
 
 use crate::cycles::Cycles;
 use crate::family::{Child, Families, ThreadId};
-use crate::locks::{Acquired, Heir, LockIndex, Locks};
+use crate::locks::{Acquired, Heir, LockIndex, Locks, Past};
 use crate::trace::{Grants, Trace};
 use crate::{
     Change, DeclaredLock, Entry, Event, Grant, GrantRecord, LockId, Mode, Operation, OperationResult, Parameters,
@@ -216,8 +216,8 @@ pub struct Uds {
     families: Families,
     /// Outside calls that wait for their answers.
     outstanding: BTreeMap<(ThreadId, u32), u32>,
-    /// Answers consumed in this round. They may come before the call: on a slow machine.
-    answers: BTreeSet<(ThreadId, u32)>,
+    /// Answers consumed in this round, with their times. They may come before the call: on a slow machine.
+    answers: BTreeMap<(ThreadId, u32), u64>,
     /// Began in this round to join a living child, or to wait for a ticket: that may have closed a cycle.
     suspects: Vec<u32>,
     /// Parents whose child finished in this round: they enter E at its end.
@@ -369,7 +369,7 @@ impl Uds {
             newcomers: Vec::new(),
             families: Families::default(),
             outstanding: BTreeMap::new(),
-            answers: BTreeSet::new(),
+            answers: BTreeMap::new(),
             suspects: Vec::new(),
             joined: Vec::new(),
             alive: 0,
@@ -437,7 +437,7 @@ impl Uds {
         !self.joined.is_empty()
             || self.suspects.iter().chain(&self.locks.cornered).any(waits)
             || self.locks.any_released()
-            || self.answers.iter().any(|call| self.outstanding.contains_key(call))
+            || self.answers.keys().any(|call| self.outstanding.contains_key(call))
     }
 
     fn create(&mut self, thread: u32, id: ThreadId, now: u64) {
@@ -483,7 +483,7 @@ impl Uds {
         }
         // The usual case, straight on.
         self.turns.take(slot);
-        match self.acquire(thread, lock, mode, OperationResult::Granted) {
+        match self.acquire(thread, lock, mode, OperationResult::Granted, false) {
             Some(result) => self.go_on(thread, result, grants),
             None => self.stop(thread, State::Enqueued, Pending::Lock { lock, mode, timeout }),
         }
@@ -543,8 +543,8 @@ impl Uds {
     /// The step is taken. `None`: the thread queues at the lock now.
     fn perform(&mut self, thread: u32, pending: &Pending) -> Option<OperationResult> {
         match *pending {
-            Pending::Lock { lock, mode, .. } => self.acquire(thread, lock, mode, OperationResult::Granted),
-            Pending::Relock { lock, result } => self.acquire(thread, lock, Mode::Write, result),
+            Pending::Lock { lock, mode, .. } => self.acquire(thread, lock, mode, OperationResult::Granted, false),
+            Pending::Relock { lock, result } => self.acquire(thread, lock, Mode::Write, result, true),
             Pending::Yield => {
                 self.progress |= self.plants(Planted::YieldIsProgress);
                 Some(OperationResult::Granted)
@@ -554,10 +554,18 @@ impl Uds {
     }
 
     #[inline]
-    fn acquire(&mut self, thread: u32, id: LockId, mode: Mode, result: OperationResult) -> Option<OperationResult> {
+    fn acquire(
+        &mut self,
+        thread: u32,
+        id: LockId,
+        mode: Mode,
+        result: OperationResult,
+        relock: bool,
+    ) -> Option<OperationResult> {
         match self.locks.acquire(thread, id, mode) {
-            Acquired::Owned(writers_before) => {
-                self.note(self.threads[thread as usize].slot as usize, id, mode, writers_before);
+            Acquired::Owned(past) => {
+                self.note(self.threads[thread as usize].slot as usize, id, mode, past.writers_before);
+                self.inherit(thread, past, relock);
                 Some(result)
             }
             Acquired::Already => Some(OperationResult::NotPossible),
@@ -582,7 +590,22 @@ impl Uds {
         }
     }
 
-    // -- timers
+    // -- time
+
+    /// The thread owns a lock: its time is not before that of those who owned it alone before.
+    #[inline]
+    fn inherit(&mut self, thread: u32, past: Past, relock: bool) {
+        if !self.plants(Planted::LockCarriesNothing) && !(relock && self.plants(Planted::RelockKeepsNow)) {
+            self.catch_up(thread, past.carried);
+        }
+    }
+
+    /// The thread's time is not before this one.
+    #[inline]
+    fn catch_up(&mut self, thread: u32, now: u64) {
+        let entry = &mut self.threads[thread as usize];
+        entry.now = entry.now.max(now);
+    }
 
     /// A timed lock is armed when its thread is first primary with it; it keeps its deadline through later rounds.
     fn arm_lock(&mut self, thread: u32, pending: &Pending) {

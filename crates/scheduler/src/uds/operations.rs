@@ -38,9 +38,13 @@ impl Uds {
     }
 
     pub(super) fn unlock(&mut self, thread: u32, lock: LockId, grants: &mut Vec<Grant>) -> OperationResult {
+        let now = self.threads[thread as usize].now;
         match self.locks.find(lock) {
-            Some(index) => match self.locks.release(thread, index) {
+            Some(index) => match self.locks.release(thread, index, now) {
                 Some(queued) => {
+                    if self.plants(Planted::ReadersCarry) {
+                        self.locks.carry(index, now);
+                    }
                     if queued {
                         self.hand_over(index, grants);
                     }
@@ -64,13 +68,14 @@ impl Uds {
                         self.active -= 1;
                     }
                     let entry = &self.threads[thread as usize];
-                    let result = match entry.pending {
-                        Some(Pending::Relock { result, .. }) => result,
-                        _ => OperationResult::Granted,
+                    let (result, relock) = match entry.pending {
+                        Some(Pending::Relock { result, .. }) => (result, true),
+                        _ => (OperationResult::Granted, false),
                     };
                     let slot = entry.slot as usize;
-                    let writers_before = self.locks.own(thread, lock, mode);
-                    self.note(slot, self.locks.id(lock), mode, writers_before);
+                    let past = self.locks.own(thread, lock, mode);
+                    self.note(slot, self.locks.id(lock), mode, past.writers_before);
+                    self.inherit(thread, past, relock);
                     self.resume(thread, State::Running, result, grants);
                 }
                 Heir::Ticket(grip) => {
@@ -119,7 +124,7 @@ impl Uds {
         if let Some(timeout) = timeout {
             self.arm(thread, timeout);
         }
-        self.locks.release(thread, index);
+        self.locks.release(thread, index, self.threads[thread as usize].now);
         self.hand_over(index, grants);
         self.threads[thread as usize].pending = Some(Pending::Relock { lock, result: OperationResult::TimedOut });
         self.park(thread, State::Waiting, grants);
@@ -156,8 +161,12 @@ impl Uds {
         let id = self.threads[thread as usize].id;
         match self.families.join(id, child, thread) {
             None => self.go_on(thread, OperationResult::NotPossible, grants),
-            Some(Child::Finished(round)) if round < self.round => self.go_on(thread, OperationResult::Granted, grants),
-            Some(Child::Finished(_)) => {
+            Some(Child::Finished { round, now }) if round < self.round => {
+                self.inherit_child(thread, now);
+                self.go_on(thread, OperationResult::Granted, grants);
+            }
+            Some(Child::Finished { now, .. }) => {
+                self.inherit_child(thread, now);
                 self.joined.push(thread);
                 self.park(thread, State::Joining, grants);
             }
@@ -166,6 +175,13 @@ impl Uds {
                 self.suspects.push(thread);
                 self.park(thread, State::Joining, grants);
             }
+        }
+    }
+
+    /// A thread that joins a child is not before its end.
+    fn inherit_child(&mut self, parent: u32, now: u64) {
+        if !self.plants(Planted::JoinKeepsNow) {
+            self.catch_up(parent, now);
         }
     }
 
@@ -188,8 +204,9 @@ impl Uds {
     }
 
     fn finish(&mut self, thread: u32, grants: &mut Vec<Grant>) {
+        let now = self.threads[thread as usize].now;
         while let Some(lock) = self.locks.first_owned(thread) {
-            self.locks.release(thread, lock);
+            self.locks.release(thread, lock, now);
             self.hand_over(lock, grants);
         }
         self.leave_round(thread, grants);
@@ -199,7 +216,8 @@ impl Uds {
         if born > 0 {
             self.families.forget(id);
         }
-        if let Some(joiner) = self.families.finished(id, self.round) {
+        if let Some(joiner) = self.families.finished(id, self.round, now) {
+            self.inherit_child(joiner, now);
             self.threads[joiner as usize].joins = None;
             self.joined.push(joiner);
         }

@@ -55,6 +55,18 @@ pub enum Planted {
     RetryForEver,
     /// Cycles are looked for only when nothing else could go on.
     LateDeadlock,
+
+    // Time that is not causal.
+    /// A lock carries no `now`: who gets it keeps its own.
+    LockCarriesNothing,
+    /// Who relocks after a wait keeps its own `now`.
+    RelockKeepsNow,
+    /// Releases by readers count.
+    ReadersCarry,
+    /// A parent that joins keeps its own `now`.
+    JoinKeepsNow,
+    /// Who is answered from outside keeps its own `now`.
+    CallKeepsNow,
 }
 
 #[cfg(not(feature = "planted"))]

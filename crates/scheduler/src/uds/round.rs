@@ -68,12 +68,15 @@ impl Uds {
                     let (thread, declaration) = (thread.0, core::mem::take(declaration));
                     self.read_request(thread, declaration, grants);
                 }
-                Entry::Answer { position, path, call } => {
+                Entry::Answer { position, path, call, timestamp } => {
+                    let timestamp = *timestamp;
                     self.consumed = true;
                     let call = ThreadId::of(*position, path).map(|thread| (thread, *call));
                     let lost = self.plants(Planted::EarlyAnswerLost)
                         && call.is_some_and(|call| !self.outstanding.contains_key(&call));
-                    self.answers.extend(call.filter(|_| !lost));
+                    if let Some(call) = call.filter(|_| !lost) {
+                        self.answers.entry(call).or_insert(timestamp);
+                    }
                 }
                 Entry::Tick(timestamp) => {
                     self.next_now = self.next_now.max(*timestamp);
@@ -138,7 +141,7 @@ impl Uds {
         self.settle_tries();
         self.change_parameters(); // 5
         self.progress |= !self.deferred.is_empty();
-        self.locks.sweep();
+        self.locks.sweep(self.now);
         self.fold_grants(); // 6
         self.stuck = all_were_primary && !self.progress;
         self.still = self.stuck && !self.moved;
@@ -324,9 +327,12 @@ impl Uds {
 
     /// Step 4: answers. What nobody waits for is dropped.
     fn settle_answers(&mut self) {
-        while let Some(call) = self.answers.pop_first() {
+        while let Some((call, timestamp)) = self.answers.pop_first() {
             if let Some(thread) = self.outstanding.remove(&call) {
                 self.disarm(thread);
+                if !self.plants(Planted::CallKeepsNow) {
+                    self.catch_up(thread, timestamp);
+                }
                 self.settle_later(thread, OperationResult::Granted);
                 self.parked -= 1;
                 self.enter(thread);
@@ -348,8 +354,9 @@ impl Uds {
             };
             if self.locks.find(lock).is_none_or(|lock| self.locks.admits(lock, mode)) {
                 let (id, index) = (lock, self.locks.open(lock));
-                let writers_before = self.locks.own(thread, index, mode);
-                self.note(slot, id, mode, writers_before);
+                let past = self.locks.own(thread, index, mode);
+                self.note(slot, id, mode, past.writers_before);
+                self.inherit(thread, past, false);
                 self.settle_later(thread, OperationResult::Granted);
             } else {
                 self.threads[thread as usize].pending = Some(Pending::Resume(OperationResult::Occupied));

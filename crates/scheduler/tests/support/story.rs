@@ -6,7 +6,7 @@
 //!   tick 30          ->
 //! ```
 //! Events: `request N [at T] [class C] [wants LOCKS] [declares LOCKS]` (foreknown locks, or the declared lane; `read:L`,
-//! and `L*2` for two uses), `tick T`, `flush`, `mark N`, `answer N CALL`, `parameters N S`, `classes C/EVERY+PHASE ...`,
+//! and `L*2` for two uses), `tick T`, `flush`, `mark N`, `answer N CALL [at T]`, `parameters N S`, `classes C/EVERY+PHASE ...`,
 //! `future-locks`, and of thread N: `lock L [for D]`, `read L [for D]`, `unlock L`, `wait L[/Q] [for D]`,
 //! `notify L[/Q]`, `notify-all L[/Q]`, `sleep D`, `yield`, `try L`, `try-read L`, `spawn M` (the host's name of the
 //! child), `call [for D]`, `join K` (the K-th child), `parameters N S`, `finish`.
@@ -38,9 +38,12 @@ fn parse(event: &str) -> Event {
         ["request", name, ref rest @ ..] => request(thread(name), rest),
         ["tick", time] => Entry::Tick(number(time)),
         ["flush"] => Entry::Flush,
-        ["answer", position, call] => {
-            Entry::Answer { position: number(position), path: Vec::new(), call: number(call) as u32 }
-        }
+        ["answer", position, call, ref rest @ ..] => Entry::Answer {
+            position: number(position),
+            path: Vec::new(),
+            call: number(call) as u32,
+            timestamp: rest.get(1).map_or(0, |time| number(time)),
+        },
         ["mark", mark] => Entry::Mark(number(mark)),
         ["parameters", n, s] => Entry::Reconfigure(change(n, s)),
         ["classes", ref rules @ ..] => {
