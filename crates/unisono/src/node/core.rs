@@ -415,7 +415,11 @@ impl Node {
                         self.inputs.push(Input::Disconnected(connection));
                     }
                 }
+                (source, LinkEvent::Progress { received, total }) => links.progress(source, total - received),
                 (source, LinkEvent::Message(message)) => {
+                    if message.is_large() {
+                        links.progress(source, 0);
+                    }
                     self.counters.messages.increment(1);
                     let message = parse(source, message, &self.context);
                     if matches!(&message, Ok(Received::Peer(_, message)) if self.replica.is_stale(message)) {
@@ -640,6 +644,9 @@ impl Node {
         self.counters.clients.set(links.clients() as f64);
         self.counters.peers.set(links.peers_up() as f64);
         self.counters.log_queue.set(self.log.queued_bytes() as f64);
+        let under_way = links.all_under_way();
+        self.counters.outgoing.set(under_way.outgoing as f64);
+        self.counters.incoming.set(under_way.incoming as f64);
     }
 }
 
