@@ -2,9 +2,10 @@
 
 use super::NodeError;
 use super::administer::admit;
+use super::checking::{Checking, Reason, Verdict};
 use super::counters::Counters;
 use super::links::{Arrival, Arrivals, Links, Source};
-use super::messages::{Algorithm, AlgorithmMessage, Checked, Received, check, encoded, label, parse};
+use super::messages::{Algorithm, AlgorithmMessage, Checked, encoded};
 use super::outside::{self, Outside};
 use super::register::DurableRegister;
 use super::timers::Timers;
@@ -16,7 +17,6 @@ use crate::storage::{
     Ticket,
 };
 use crate::transport::{self, Accepted, Acceptor, LinkEvent};
-use crate::verify::Pool;
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
@@ -64,6 +64,7 @@ pub(super) enum Notice {
     Accepted(Accepted),
     Stored(Report),
     Worked,
+    Checked,
     Provided { to: ReplicaId, message: Option<Bytes> },
     Admin(admin::Request, oneshot::Sender<serde_json::Value>),
     Outside { call: CallId, answer: CallAnswer },
@@ -89,7 +90,10 @@ pub struct Node {
     executed: SequenceNumber,
     log: LogThread,
     reader: LogReader,
-    pool: Pool,
+    checking: Checking,
+    verdicts: Vec<Verdict>,
+    /// The height at which what had become stale was last forgotten.
+    looked_at: SequenceNumber,
     notices: mpsc::UnboundedReceiver<Notice>,
     notify: mpsc::UnboundedSender<Notice>,
     worked: Arc<AtomicBool>,
@@ -208,7 +212,14 @@ impl Node {
             executed: SequenceNumber(0),
             log,
             reader,
-            pool: Pool::new(crate::verify::threads_for(cores)).map_err(NodeError::system("starting threads"))?,
+            checking: Checking::new(Arc::clone(&context), crate::verify::workers_for(cores), {
+                let notify = notify.clone();
+                // The loop may have ended.
+                move || drop(notify.send(Notice::Checked))
+            })
+            .map_err(NodeError::system("starting threads"))?,
+            verdicts: Vec::new(),
+            looked_at: SequenceNumber(0),
             context,
             notices,
             notify,
@@ -341,6 +352,7 @@ impl Node {
             if let Err(error) = self.store(&links, &arrivals).await {
                 break Err(error);
             }
+            self.forget_stale();
             self.gauge(&links);
         };
         accepting.abort();
@@ -363,6 +375,8 @@ impl Node {
             Notice::Stored(Report::Durable { ticket, took, entries }) => self.durable(ticket, took, entries),
             Notice::Stored(Report::Failed(error)) => return Err(error.into()),
             Notice::Worked => self.worked.store(false, Ordering::Release),
+            // Taken with what has come.
+            Notice::Checked => {}
             Notice::Provided { to, message } => {
                 self.providing.remove(&to);
                 if let Some(message) = message {
@@ -394,7 +408,8 @@ impl Node {
 
     /// Checks what links sent and feeds it.
     fn arrivals(&mut self, arrivals: impl Iterator<Item = Arrival>, links: &mut Links) {
-        let (mut sources, mut parsed) = (Vec::new(), Vec::new());
+        // What was queued before comes first.
+        self.checking.take(&mut self.verdicts);
         for (source, event) in arrivals {
             match (source, event) {
                 (Source::Dialed(peer), event @ (LinkEvent::Up | LinkEvent::Down(_))) => {
@@ -421,34 +436,41 @@ impl Node {
                         links.progress(source, 0);
                     }
                     self.counters.messages.increment(1);
-                    let message = parse(source, message, &self.context);
-                    if matches!(&message, Ok(Received::Peer(_, message)) if self.replica.is_stale(message)) {
-                        continue;
-                    }
-                    sources.push(source);
-                    parsed.push(message);
+                    let Some(sender) = links.sender(source) else { continue };
+                    let is_wanted = |message: &_| !self.replica.is_stale(message);
+                    self.verdicts.extend(self.checking.arrived(sender, message, is_wanted));
                 }
             }
         }
-        let context = Arc::clone(&self.context);
-        let checked = self.pool.check(parsed, move |message| message.and_then(|message| check(message, &context)));
-        for (source, checked) in sources.into_iter().zip(checked) {
-            match (source, checked) {
-                (_, Ok(Checked::Peer(from, message))) => self.inputs.push(Input::Peer { from, message }),
-                (Source::Client(connection), Ok(Checked::Client(frame))) => {
-                    if let Some(key) = links.client_key(connection) {
-                        self.inputs.push(Input::Client { connection, key, frame });
-                    }
+        for Verdict { source, result, .. } in std::mem::take(&mut self.verdicts) {
+            self.checked(source, result, links);
+        }
+    }
+
+    /// Forgets what waits for its check and is not worth it any more, when decisions have been made since.
+    fn forget_stale(&mut self) {
+        let decided = self.replica.consensus().status().committed;
+        if std::mem::replace(&mut self.looked_at, decided) != decided {
+            self.checking.forget(|message| !self.replica.is_stale(message));
+        }
+    }
+
+    fn checked(&mut self, source: Source, result: Result<Checked, Reason>, links: &mut Links) {
+        match (source, result) {
+            (_, Ok(Checked::Peer(from, message))) => self.inputs.push(Input::Peer { from, message }),
+            (Source::Client(connection), Ok(Checked::Client(frame))) => {
+                if let Some(key) = links.client_key(connection) {
+                    self.inputs.push(Input::Client { connection, key, frame });
                 }
-                (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
-                (source, Err(reason)) => {
-                    let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
-                    metrics::counter!("unisono_rejected_total", "kind" => kind, "reason" => label(reason)).increment(1);
-                    tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
-                    links.end(source);
-                    if let Source::Client(connection) = source {
-                        self.inputs.push(Input::Disconnected(connection));
-                    }
+            }
+            (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
+            (source, Err(reason)) => {
+                let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
+                metrics::counter!("unisono_rejected_total", "kind" => kind, "reason" => reason.label()).increment(1);
+                tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
+                links.end(source);
+                if let Source::Client(connection) = source {
+                    self.inputs.push(Input::Disconnected(connection));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Who is connected: one dialed link to each peer, what peers dialed, clients.
 
+use super::checking::{Account, Sender};
 use crate::config::ReplicaConfig;
 use crate::transport::{Accepted, Budget, Dialed, Dialer, Inlet, Link, LinkEvent, LinkKind, Outbox, Role, Target};
 use bytes::Bytes;
@@ -214,6 +215,15 @@ impl Links {
     /// The key of a client's connection, while there is one.
     pub(super) fn client_key(&self, connection: ConnectionId) -> Option<PublicKey> {
         self.clients.get(&connection).map(|client| client.key)
+    }
+
+    /// Who pays for what comes on a link, while there is such a link.
+    pub(super) fn sender(&self, source: Source) -> Option<Sender> {
+        let account = match source {
+            Source::Dialed(id) | Source::Peer(id, _) => Account::Peer(id),
+            Source::Client(connection) => Account::Client(self.client_key(connection)?),
+        };
+        Some(Sender { source, account })
     }
 
     /// A link has ended, or must: it said something that no correct program says.
