@@ -48,8 +48,8 @@ pub const SESSIONS_MAX: usize = 64;
 /// Link events that wait for the driver.
 const EVENTS_MAX: usize = 1024;
 
-/// Bytes of replies that wait for the driver.
-const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Bytes of small replies of one replica that wait for the driver.
+const REPLY_BYTES_MAX: usize = 8 << 20;
 
 /// Why a client could not be made.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -271,10 +271,11 @@ impl Invoke for Client {
 fn dial(membership: &Membership, key: &KeyPair) -> Replicas {
     let dialer = Dialer::new(key.clone(), LinkKind::Client, membership.clone());
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let budget = Budget::new(REPLY_BYTES_MAX);
     let limits = &membership.configuration().limits;
     let links = membership.configuration().members.iter().map(|member| {
-        let inlet = Inlet { tag: member.id, sender: sender.clone(), budget: budget.clone() };
+        // A budget each: one that sends without end, or begins a reply and does not go on, keeps nobody else's out.
+        let budget = Budget::new(REPLY_BYTES_MAX, LinkKind::Client.answer_bytes_max(limits));
+        let inlet = Inlet { tag: member.id, sender: sender.clone(), budget };
         // Room for everything that may be outstanding, twice: first sent and sent again.
         let outbox = Outbox::new(2 * OUTSTANDING_BYTES_MAX.max(limits.frame_bytes as usize));
         dialer.keep(Target::from(member), outbox, inlet)

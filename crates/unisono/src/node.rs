@@ -16,11 +16,12 @@
 //! Never: an answer of the register leaves before the group commit that holds its record; a message is handled whose
 //! signatures were not checked; a decision is made here.
 //!
-//! Invariant: what is received and not handled is bounded by two budgets, one for peers and one for clients, so clients
-//! cannot keep peers from being heard.
+//! Invariant: what is received and not handled is bounded by a budget for each peer and each client key, so nobody
+//! keeps another from being heard.
 //! Invariant: after a failed write nothing is answered any more, and the process ends saying why.
 
 mod administer;
+mod checking;
 mod core;
 mod counters;
 mod links;

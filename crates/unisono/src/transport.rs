@@ -3,9 +3,9 @@
 //! ```text
 //!   dialer ── TLS, exact key of the member ──────────────> acceptor: a member's, a client's or the admin's key
 //!          ── hello: magic, version, kind, cluster ──────> kind must be what the key may be
-//!          <─ u32 length | message  (either direction) ──>
+//!          <─ whole messages, pieces of large ones  (either direction) ──>
 //!
-//!   Outbox ── all that is queued, one write ──> socket ──> messages, bounded by a byte budget ──> Inlet
+//!   Outbox ── small ones first, one write ──> socket ──> messages, bounded by a byte budget ──> Inlet
 //! ```
 //! Each replica dials every other and sends on the links it dialed; what it accepted it only reads. Clients send and
 //! are answered on one link.
@@ -15,22 +15,26 @@
 //!
 //! Invariant: an unauthenticated connection costs one task, at most 64 KiB and 5 s, and there are at most
 //! [`UNAUTHENTICATED_MAX`] of them.
-//! Invariant: what a link holds is bounded, outgoing by its [`Outbox`], incoming by the [`Budget`] it shares.
+//! Invariant: what a link holds is bounded, outgoing by its [`Outbox`], incoming by its [`Budget`], which a large message
+//! takes from when it begins and every message until it was handled.
 
 mod accept;
+mod budget;
 mod dial;
 mod framing;
 mod outbox;
+mod pieces;
 mod tls;
 
 pub use accept::{Accepted, Acceptor, HANDSHAKE_DEADLINE, UNAUTHENTICATED_MAX, listen};
+pub use budget::{Budget, Share};
 pub use dial::{Dialed, Dialer, Target};
-pub use framing::{Link, frame_message};
+pub use framing::Link;
 pub use outbox::Outbox;
 
 use bytes::Bytes;
-use std::{io, sync::Arc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use std::io;
+use tokio::sync::mpsc;
 use unisono_types::bounds::MEMBERS_MAX;
 use unisono_types::{Bounds, Limits, PublicKey, ReplicaId};
 
@@ -89,6 +93,13 @@ pub enum LinkEvent {
     Up,
     /// A message.
     Message(Inbound),
+    /// A large message is under way: so much of it has come. Now and then only, and never waited for.
+    Progress {
+        /// Bytes that are there.
+        received: usize,
+        /// Bytes that it has.
+        total: usize,
+    },
     /// It is down. More may follow if it was dialed: it is tried again.
     Down(LinkError),
 }
@@ -98,7 +109,21 @@ pub enum LinkEvent {
 pub struct Inbound {
     /// The message.
     pub bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    share: Share,
+}
+
+impl Inbound {
+    /// It came in pieces, and [`LinkEvent::Progress`] told of it.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.bytes.len() > pieces::PIECE_BYTES
+    }
+
+    /// The share, for whoever keeps the message longer than this value: it is free when the share is dropped.
+    #[must_use]
+    pub fn take_share(&mut self) -> Share {
+        std::mem::take(&mut self.share)
+    }
 }
 
 /// Why a link ended, or never was.
@@ -130,8 +155,11 @@ pub enum LinkError {
         /// Bytes allowed.
         limit: usize,
     },
-    /// A message was begun and not finished in time.
-    #[error("a message was begun and not finished in time")]
+    /// A piece that belongs to no message, or is not what is missing.
+    #[error("a piece that belongs to no message, or is not what is missing")]
+    BadPiece,
+    /// A message was begun and does not go on.
+    #[error("a message was begun and does not go on")]
     Stalled,
     /// The other end takes nothing although much is queued for it.
     #[error("the other end does not read what is sent to it")]
@@ -156,37 +184,12 @@ impl LinkError {
             Self::BadHello => "bad_hello",
             Self::WrongKind => "wrong_kind",
             Self::Oversized { .. } => "oversized",
+            Self::BadPiece => "bad_piece",
             Self::Stalled => "stalled",
             Self::NotReading => "not_reading",
             Self::Closed => "closed",
             Self::ClosedHere => "closed_here",
         }
-    }
-}
-
-/// Bytes that may wait between the sockets of one kind and whoever handles their messages. Links take shares in the
-/// order in which they ask, so one that floods slows itself, not the others.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    shares: Arc<Semaphore>,
-    total: u32,
-}
-
-impl Budget {
-    const SHARE_BYTES: usize = 1024;
-
-    /// A budget of `bytes`.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        let total = u32::try_from(bytes.div_ceil(Self::SHARE_BYTES)).unwrap_or(u32::MAX).max(1);
-        Self { shares: Arc::new(Semaphore::new(total as usize)), total }
-    }
-
-    /// Waits until `bytes` fit. One message larger than the whole budget takes all of it.
-    async fn admit(&self, bytes: Bytes) -> Inbound {
-        let shares = u32::try_from(bytes.len().div_ceil(Self::SHARE_BYTES)).unwrap_or(u32::MAX).clamp(1, self.total);
-        let share = Arc::clone(&self.shares).acquire_many_owned(shares).await;
-        Inbound { bytes, _share: share.expect("the semaphore is never closed") }
     }
 }
 
@@ -205,6 +208,11 @@ impl<T: Clone> Inlet<T> {
     /// Passes an event on; false when nobody listens any more.
     async fn send(&self, event: LinkEvent) -> bool {
         self.sender.send((self.tag.clone(), event)).await.is_ok()
+    }
+
+    /// Passes an event on if there is room: the next one of its kind says more.
+    fn offer(&self, event: LinkEvent) {
+        let _ = self.sender.try_send((self.tag.clone(), event));
     }
 }
 

@@ -129,7 +129,14 @@ impl Consensus for Instant {
 
     fn status(&self) -> Status {
         let committed = self.next.previous().unwrap_or_default();
-        Status { view: RegisterView::default(), leader: LEADER, committed, pending: 0, clock_skew_micros: 0, clock_waits: 0 }
+        Status {
+            view: RegisterView::default(),
+            leader: LEADER,
+            committed,
+            pending: 0,
+            clock_skew_micros: 0,
+            clock_waits: 0,
+        }
     }
 }
 

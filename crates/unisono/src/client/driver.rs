@@ -179,6 +179,7 @@ impl Driver {
                 tracing::debug!(replica = from.0, %reason, "link down");
                 self.link(from, false);
             }
+            LinkEvent::Progress { .. } => {}
             LinkEvent::Message(message) => {
                 let Ok(reply) = decode::<Reply>(&message.bytes, message.bytes.len()) else {
                     metrics::counter!("unisono_client_malformed_replies_total").increment(1);

@@ -2,9 +2,10 @@
 
 use super::NodeError;
 use super::administer::admit;
+use super::checking::{Checking, Reason, Verdict};
 use super::counters::Counters;
 use super::links::{Arrival, Arrivals, Links, Source};
-use super::messages::{Algorithm, Checked, Received, check, label, parse};
+use super::messages::{Algorithm, Checked};
 use super::outside::{self, Outside};
 use super::timers::Timers;
 use crate::admin;
@@ -12,7 +13,6 @@ use crate::config::ReplicaConfig;
 use crate::oracle::{Call, Oracles};
 use crate::storage::{self, LogThread, Report, StorageError};
 use crate::transport::{self, Accepted, Acceptor, LinkEvent};
-use crate::verify::Pool;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
@@ -30,7 +30,7 @@ use unisono_node::log::{self, LogReader, Places, Recovered, Ticket};
 use unisono_node::{Drive, Effect, Node as Ring, provided};
 use unisono_replica::{HaltReason, Input, MarkRule, Settings};
 use unisono_trusted::Register;
-use unisono_types::{CallAnswer, CallId, ReplicaId, Time, VerifyContext};
+use unisono_types::{CallAnswer, CallId, ReplicaId, SequenceNumber, Time, VerifyContext};
 
 /// Messages taken from each queue per wake-up: enough to fill a block, few enough that timers are on time.
 const ARRIVALS_MAX: usize = 512;
@@ -56,6 +56,7 @@ pub(super) enum Notice {
     Accepted(Accepted),
     Stored(Report),
     Worked,
+    Checked,
     Provided { to: ReplicaId, message: Option<Bytes> },
     Admin(admin::Request, oneshot::Sender<serde_json::Value>),
     Outside { call: CallId, answer: CallAnswer },
@@ -72,7 +73,10 @@ pub struct Node {
     outside: Outside,
     log: LogThread,
     reader: LogReader,
-    pool: Pool,
+    checking: Checking,
+    verdicts: Vec<Verdict>,
+    /// The height at which what had become stale was last forgotten.
+    looked_at: SequenceNumber,
     notices: mpsc::UnboundedReceiver<Notice>,
     notify: mpsc::UnboundedSender<Notice>,
     worked: Arc<AtomicBool>,
@@ -172,7 +176,14 @@ impl Node {
             outside: Outside::new(oracles, config.id, notify.clone()),
             log,
             reader: opened.reader,
-            pool: Pool::new(crate::verify::threads_for(cores)).map_err(NodeError::system("starting threads"))?,
+            checking: Checking::new(Arc::clone(&context), crate::verify::workers_for(cores), {
+                let notify = notify.clone();
+                // The loop may have ended.
+                move || drop(notify.send(Notice::Checked))
+            })
+            .map_err(NodeError::system("starting threads"))?,
+            verdicts: Vec::new(),
+            looked_at: SequenceNumber(0),
             context,
             notices,
             notify,
@@ -272,6 +283,7 @@ impl Node {
             if let Err(error) = self.store(&links, &arrivals).await {
                 break Err(error);
             }
+            self.forget_stale();
             self.gauge(&links);
         };
         accepting.abort();
@@ -294,6 +306,8 @@ impl Node {
             Notice::Stored(Report::Durable { ticket, took, entries }) => self.durable(ticket, took, entries),
             Notice::Stored(Report::Failed(error)) => return Err(error.into()),
             Notice::Worked => self.worked.store(false, Ordering::Release),
+            // Taken with what has come.
+            Notice::Checked => {}
             Notice::Provided { to, message } => {
                 self.providing.remove(&to);
                 if let Some(message) = message {
@@ -320,7 +334,8 @@ impl Node {
 
     /// Checks what links sent and feeds it.
     fn arrivals(&mut self, arrivals: impl Iterator<Item = Arrival>, links: &mut Links) {
-        let (mut sources, mut parsed) = (Vec::new(), Vec::new());
+        // What was queued before comes first.
+        self.checking.take(&mut self.verdicts);
         for (source, event) in arrivals {
             match (source, event) {
                 (Source::Dialed(peer), event @ (LinkEvent::Up | LinkEvent::Down(_))) => {
@@ -341,37 +356,49 @@ impl Node {
                         self.ring.push(Input::Disconnected(connection));
                     }
                 }
+                (source, LinkEvent::Progress { received, total }) => links.progress(source, total - received),
                 (source, LinkEvent::Message(message)) => {
-                    self.ring.probe_mut().messages.increment(1);
-                    let message = parse(source, message, &self.context);
-                    let replica = self.ring.replica();
-                    if matches!(&message, Ok(Received::Peer(from, message)) if !replica.is_wanted(*from, message)) {
-                        continue;
+                    if message.is_large() {
+                        links.progress(source, 0);
                     }
-                    sources.push(source);
-                    parsed.push(message);
+                    self.ring.probe_mut().messages.increment(1);
+                    let Some(sender) = links.sender(source) else { continue };
+                    let replica = self.ring.replica();
+                    let is_wanted = |from, message: &_| replica.is_wanted(from, message);
+                    self.verdicts.extend(self.checking.arrived(sender, message, is_wanted));
                 }
             }
         }
-        let context = Arc::clone(&self.context);
-        let checked = self.pool.check(parsed, move |message| message.and_then(|message| check(message, &context)));
-        for (source, checked) in sources.into_iter().zip(checked) {
-            match (source, checked) {
-                (_, Ok(Checked::Peer(from, message))) => self.ring.push(Input::Peer { from, message }),
-                (Source::Client(connection), Ok(Checked::Client(frame))) => {
-                    if let Some(key) = links.client_key(connection) {
-                        self.ring.push(Input::Client { connection, key, frame });
-                    }
+        for Verdict { source, result, .. } in std::mem::take(&mut self.verdicts) {
+            self.checked(source, result, links);
+        }
+    }
+
+    /// Forgets what waits for its check and is not worth it any more, when decisions have been made since.
+    fn forget_stale(&mut self) {
+        let replica = self.ring.replica();
+        let decided = replica.consensus().status().committed;
+        if std::mem::replace(&mut self.looked_at, decided) != decided {
+            self.checking.forget(|from, message| replica.is_wanted(from, message));
+        }
+    }
+
+    fn checked(&mut self, source: Source, result: Result<Checked, Reason>, links: &mut Links) {
+        match (source, result) {
+            (_, Ok(Checked::Peer(from, message))) => self.ring.push(Input::Peer { from, message }),
+            (Source::Client(connection), Ok(Checked::Client(frame))) => {
+                if let Some(key) = links.client_key(connection) {
+                    self.ring.push(Input::Client { connection, key, frame });
                 }
-                (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
-                (source, Err(reason)) => {
-                    let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
-                    metrics::counter!("unisono_rejected_total", "kind" => kind, "reason" => label(reason)).increment(1);
-                    tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
-                    links.end(source);
-                    if let Source::Client(connection) = source {
-                        self.ring.push(Input::Disconnected(connection));
-                    }
+            }
+            (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
+            (source, Err(reason)) => {
+                let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
+                metrics::counter!("unisono_rejected_total", "kind" => kind, "reason" => reason.label()).increment(1);
+                tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
+                links.end(source);
+                if let Source::Client(connection) = source {
+                    self.ring.push(Input::Disconnected(connection));
                 }
             }
         }
@@ -481,6 +508,9 @@ impl Node {
         counters.clients.set(links.clients() as f64);
         counters.peers.set(links.peers_up() as f64);
         counters.log_queue.set(queued as f64);
+        let under_way = links.all_under_way();
+        counters.outgoing.set(under_way.outgoing as f64);
+        counters.incoming.set(under_way.incoming as f64);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who is connected: one dialed link to each peer, what peers dialed, clients.
 
+use super::checking::{Account, Sender};
 use crate::config::ReplicaConfig;
 use crate::transport::{Accepted, Budget, Dialed, Dialer, Inlet, Link, LinkEvent, LinkKind, Outbox, Role, Target};
 use bytes::Bytes;
@@ -11,11 +12,35 @@ use unisono_types::{PublicKey, ReplicaId, Reply, encode};
 /// Client connections at once; one more is closed.
 const CLIENTS_MAX: usize = 4096;
 
-/// Bytes received from clients and not yet handled.
-const CLIENT_BYTES_MAX: usize = 64 << 20;
+/// Bytes of small messages received from one peer and not yet handled. Each counts for 1 KiB at least, and a signature
+/// takes 96 bytes of one: checking all of them takes about a second.
+const PEER_SMALL_BYTES: usize = 2 << 20;
 
-/// Events that wait, of either kind.
+/// Large messages received from one peer and not yet handled, in the largest there are: one is checked while the next
+/// one comes.
+const PEER_LARGE_MESSAGES: usize = 2;
+
+/// The same for the clients of one key.
+const CLIENT_SMALL_BYTES: usize = 2 << 20;
+const CLIENT_LARGE_MESSAGES: usize = 1;
+
+/// The same for all clients together.
+const CLIENTS_SMALL_BYTES: usize = 64 << 20;
+const CLIENTS_LARGE_MESSAGES: usize = 3;
+
+/// Events that wait, for each link of a peer or for all clients: more than the messages of a peer that its budget lets
+/// in, so that none waits for another peer's.
 const EVENTS_MAX: usize = 4096;
+
+/// Bytes of small messages queued for one peer. More is dropped, the protocol sends it again.
+const PEER_OUTBOX_SMALL_BYTES: usize = 8 << 20;
+
+/// Large messages queued for one peer, in the largest there are: a proposal, the one behind it, and an answer to a peer
+/// that catches up. More is dropped, the protocol sends it again.
+const PEER_OUTBOX_LARGE_MESSAGES: usize = 3;
+
+const _: () = assert!(PEER_SMALL_BYTES / 1024 + PEER_LARGE_MESSAGES < EVENTS_MAX);
+const _: () = assert!(CLIENT_SMALL_BYTES < CLIENTS_SMALL_BYTES && CLIENT_LARGE_MESSAGES < CLIENTS_LARGE_MESSAGES);
 
 /// Where an event comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -37,8 +62,21 @@ pub(super) struct Arrivals {
     pub(super) clients: mpsc::Receiver<Arrival>,
 }
 
+/// Bytes of messages between us and a peer that have not arrived, in either direction.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct UnderWay {
+    /// Queued here and not yet handed to the socket.
+    pub(super) outgoing: usize,
+    /// What is missing of the large message that the peer is sending.
+    pub(super) incoming: usize,
+}
+
 struct Peer {
     dialed: Dialed,
+    /// For all links that it dials, so that a new one brings nothing new.
+    budget: Budget,
+    /// Bytes missing of the large message that comes from it.
+    incoming: usize,
     up: bool,
     /// The newest link that it dialed; an older one is closed.
     accepted: Option<(u64, Outbox)>,
@@ -54,8 +92,12 @@ pub(super) struct Links {
     peers: BTreeMap<ReplicaId, Peer>,
     clients: BTreeMap<ConnectionId, Client>,
     next: u64,
-    peer_inlet: (mpsc::Sender<Arrival>, Budget),
-    client_inlet: (mpsc::Sender<Arrival>, Budget),
+    peer_sender: mpsc::Sender<Arrival>,
+    client_sender: mpsc::Sender<Arrival>,
+    /// Of all clients, and the parts of the keys that have been here: registered ones, so there is an end to them.
+    client_budget: Budget,
+    key_budgets: BTreeMap<PublicKey, Budget>,
+    client_message_bytes: usize,
     reply_outbox_bytes: usize,
 }
 
@@ -63,25 +105,30 @@ impl Links {
     /// Begins to dial all peers.
     pub(super) fn start(config: &ReplicaConfig) -> (Self, Arrivals) {
         let membership = &config.cluster.membership;
-        let (peer_sender, peers) = mpsc::channel(EVENTS_MAX);
+        let limits = &membership.configuration().limits;
+        let (peer_sender, peers) = mpsc::channel(EVENTS_MAX * membership.len());
         let (client_sender, clients) = mpsc::channel(EVENTS_MAX);
-        let bounds = membership.bounds();
-        let peer_budget = Budget::new(bounds.inbox);
+        let peer_message_bytes = LinkKind::Peer.message_bytes_max(limits);
+        let client_message_bytes = LinkKind::Client.message_bytes_max(limits);
         let dialer = Dialer::new(config.host.clone(), LinkKind::Peer, membership.clone());
         let dialed = membership.configuration().members.iter().filter(|member| member.id != config.id).map(|member| {
-            let tag = Source::Dialed(member.id);
-            let inlet = Inlet { tag, sender: peer_sender.clone(), budget: peer_budget.clone() };
-            let dialed = dialer.keep(Target::from(member), Outbox::new(bounds.outbox), inlet);
-            (member.id, Peer { dialed, up: false, accepted: None })
+            let budget = Budget::new(PEER_SMALL_BYTES, PEER_LARGE_MESSAGES * peer_message_bytes);
+            let inlet = Inlet { tag: Source::Dialed(member.id), sender: peer_sender.clone(), budget: budget.clone() };
+            let outbox = Outbox::overtaking(PEER_OUTBOX_SMALL_BYTES, PEER_OUTBOX_LARGE_MESSAGES * peer_message_bytes);
+            let dialed = dialer.keep(Target::from(member), outbox, inlet);
+            (member.id, Peer { dialed, budget, incoming: 0, up: false, accepted: None })
         });
         let links = Self {
             peers: dialed.collect(),
             clients: BTreeMap::new(),
             next: 0,
-            peer_inlet: (peer_sender.clone(), peer_budget.clone()),
-            client_inlet: (client_sender, Budget::new(CLIENT_BYTES_MAX)),
+            peer_sender: peer_sender.clone(),
+            client_sender,
+            client_budget: Budget::new(CLIENTS_SMALL_BYTES, CLIENTS_LARGE_MESSAGES * client_message_bytes),
+            key_budgets: BTreeMap::new(),
+            client_message_bytes,
             // Two of the largest answers: one that is being written and one that waits.
-            reply_outbox_bytes: 2 * LinkKind::Client.answer_bytes_max(&membership.configuration().limits),
+            reply_outbox_bytes: 2 * LinkKind::Client.answer_bytes_max(limits),
         };
         (links, Arrivals { peers, clients })
     }
@@ -101,7 +148,13 @@ impl Links {
                 if !peer.up {
                     peer.dialed.nudge();
                 }
-                serve(accepted.link, outbox, Source::Peer(id, number), &self.peer_inlet);
+                peer.incoming = 0;
+                let inlet = Inlet {
+                    tag: Source::Peer(id, number),
+                    sender: self.peer_sender.clone(),
+                    budget: peer.budget.clone(),
+                };
+                serve(accepted.link, outbox, inlet);
             }
             Role::Client(key) => {
                 if self.clients.len() >= CLIENTS_MAX {
@@ -111,11 +164,47 @@ impl Links {
                 let outbox = Outbox::new(self.reply_outbox_bytes);
                 let connection = ConnectionId(number);
                 self.clients.insert(connection, Client { key, outbox: outbox.clone() });
-                serve(accepted.link, outbox, Source::Client(connection), &self.client_inlet);
+                let budget = self.key_budget(key);
+                let inlet = Inlet { tag: Source::Client(connection), sender: self.client_sender.clone(), budget };
+                serve(accepted.link, outbox, inlet);
             }
             // Served where it was accepted.
             Role::Admin => {}
         }
+    }
+
+    /// All links of a key have one budget.
+    fn key_budget(&mut self, key: PublicKey) -> Budget {
+        let large = CLIENT_LARGE_MESSAGES * self.client_message_bytes;
+        let part = || self.client_budget.part(CLIENT_SMALL_BYTES, large);
+        self.key_budgets.entry(key).or_insert_with(part).clone()
+    }
+
+    /// A large message comes from a peer; nothing is missing when it is there.
+    pub(super) fn progress(&mut self, source: Source, missing: usize) {
+        if let Source::Peer(id, number) = source
+            && let Some(peer) = self.peers.get_mut(&id)
+            && peer.accepted.as_ref().is_some_and(|(newest, _)| *newest == number)
+        {
+            peer.incoming = missing;
+        }
+    }
+
+    /// What is between us and a peer. Who waits for it to answer should wait for these bytes as well.
+    pub(super) fn under_way(&self, id: ReplicaId) -> UnderWay {
+        let peer = self.peers.get(&id);
+        peer.map_or(UnderWay::default(), |peer| UnderWay {
+            outgoing: peer.dialed.outbox.bytes(),
+            incoming: peer.incoming,
+        })
+    }
+
+    /// [`under_way`](Self::under_way) of all peers together.
+    pub(super) fn all_under_way(&self) -> UnderWay {
+        self.peers.keys().map(|id| self.under_way(*id)).fold(UnderWay::default(), |sum, one| UnderWay {
+            outgoing: sum.outgoing + one.outgoing,
+            incoming: sum.incoming + one.incoming,
+        })
     }
 
     /// Whether a peer's link changed its state.
@@ -128,6 +217,15 @@ impl Links {
         self.clients.get(&connection).map(|client| client.key)
     }
 
+    /// Who pays for what comes on a link, while there is such a link.
+    pub(super) fn sender(&self, source: Source) -> Option<Sender> {
+        let account = match source {
+            Source::Dialed(id) | Source::Peer(id, _) => Account::Peer(id),
+            Source::Client(connection) => Account::Client(self.client_key(connection)?),
+        };
+        Some(Sender { source, account })
+    }
+
     /// A link has ended, or must: it said something that no correct program says.
     pub(super) fn end(&mut self, source: Source) {
         match source {
@@ -137,6 +235,9 @@ impl Links {
                 if let Some((_, outbox)) = peer.and_then(|peer| peer.accepted.take_if(|(newest, _)| *newest == number))
                 {
                     outbox.close();
+                    if let Some(peer) = self.peers.get_mut(&id) {
+                        peer.incoming = 0;
+                    }
                 }
             }
             Source::Client(connection) => {
@@ -185,7 +286,6 @@ impl Drop for Links {
     }
 }
 
-fn serve(link: Link, outbox: Outbox, tag: Source, (sender, budget): &(mpsc::Sender<Arrival>, Budget)) {
-    let inlet = Inlet { tag, sender: sender.clone(), budget: budget.clone() };
+fn serve(link: Link, outbox: Outbox, inlet: Inlet<Source>) {
     tokio::spawn(async move { link.serve(&outbox, &inlet).await });
 }

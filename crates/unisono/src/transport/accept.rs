@@ -18,7 +18,8 @@ pub const UNAUTHENTICATED_MAX: usize = 512;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const HELLO_MAGIC: &[u8; 8] = b"unisono\0";
-const HELLO_VERSION: u8 = 1;
+/// 2: large messages travel in pieces.
+const HELLO_VERSION: u8 = 2;
 const HELLO_BYTES: usize = 8 + 1 + 1 + 16;
 
 /// The first message of every link.

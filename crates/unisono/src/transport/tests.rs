@@ -68,7 +68,7 @@ impl Server {
 
 fn inlet() -> (Inlet<()>, mpsc::Receiver<((), LinkEvent)>) {
     let (sender, receiver) = mpsc::channel(64);
-    (Inlet { tag: (), sender, budget: Budget::new(1 << 20) }, receiver)
+    (Inlet { tag: (), sender, budget: Budget::new(1 << 20, 1 << 20) }, receiver)
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn messages_flow_both_ways_in_order_and_a_flood_is_held_by_the_budget() {
     assert!(matches!(here.recv().await, Some(((), LinkEvent::Up))));
 
     let (sender, mut there) = mpsc::channel(1024);
-    let inlet_there = Inlet { tag: 7u8, sender, budget: Budget::new(8 << 10) };
+    let inlet_there = Inlet { tag: 7u8, sender, budget: Budget::new(8 << 10, 0) };
     let back = Outbox::new(1 << 20);
     let answers = back.clone();
     tokio::spawn(async move { accepted.link.run(&back, &inlet_there).await });
@@ -194,6 +194,131 @@ async fn messages_flow_both_ways_in_order_and_a_flood_is_held_by_the_budget() {
     assert!(answers.push(Bytes::from_static(b"done")));
     let Some(((), LinkEvent::Message(message))) = here.recv().await else { panic!("the answer") };
     assert_eq!(message.bytes, "done");
+}
+
+/// A peer's link to member 0: raw on the dialing side, served into a queue on the other.
+struct Raw {
+    stream: tokio_rustls::client::TlsStream<TcpStream>,
+    events: mpsc::Receiver<((), LinkEvent)>,
+    outbox: Outbox,
+}
+
+impl Raw {
+    async fn new(server: &mut Server, budget: Budget) -> Self {
+        let stream = TcpStream::connect(&server.target.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(tls::client(&key(MEMBER + 1), server.target.key));
+        let mut stream = connector.connect(tls::server_name(), stream).await.unwrap();
+        let hello = accept::hello(server.membership.configuration().cluster, LinkKind::Peer);
+        stream.write_all(&framed(&hello)).await.unwrap();
+        stream.flush().await.unwrap();
+        let link = server.next().await.unwrap().link;
+        let ((sender, events), outbox) = (mpsc::channel(1024), Outbox::new(0));
+        let (inlet, own) = (Inlet { tag: (), sender, budget }, outbox.clone());
+        tokio::spawn(async move { link.serve(&own, &inlet).await });
+        Self { stream, events, outbox }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    async fn next(&mut self) -> LinkEvent {
+        self.events.recv().await.unwrap().1
+    }
+
+    /// The next event that is no progress.
+    async fn settled(&mut self) -> LinkEvent {
+        loop {
+            match self.next().await {
+                LinkEvent::Progress { .. } => {}
+                event => return event,
+            }
+        }
+    }
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut out = bytes::BytesMut::new();
+    pieces::put_message(&mut out, message);
+    out.to_vec()
+}
+
+/// The beginning of a large message and its first pieces.
+fn begun(total: usize, count: usize) -> Vec<u8> {
+    let message = vec![0; total];
+    let (mut out, mut at) = (bytes::BytesMut::new(), 0);
+    for _ in 0..count {
+        at = pieces::put_piece(&mut out, &message, at);
+    }
+    out.to_vec()
+}
+
+const LARGE: usize = 24 << 20;
+
+#[tokio::test]
+async fn a_vote_queued_behind_a_block_of_24_mib_arrives_first() {
+    let mut server = Server::start().await;
+    let (inlet, _here) = inlet();
+    let outbox = Outbox::overtaking(1 << 20, LARGE);
+    assert!(outbox.push(vec![7; LARGE].into()) && outbox.push(Bytes::from_static(b"vote")));
+    let _dialed = server.dialer(MEMBER + 1, LinkKind::Peer).keep(server.target.clone(), outbox, inlet);
+    let accepted = server.next().await.unwrap();
+    let (sender, mut there) = mpsc::channel(1024);
+    let inlet = Inlet { tag: (), sender, budget: Budget::new(1 << 20, LARGE) };
+    tokio::spawn(async move { accepted.link.run(&Outbox::new(0), &inlet).await });
+    let (mut lengths, mut most) = (Vec::new(), 0);
+    while lengths.len() < 2 {
+        match there.recv().await.unwrap().1 {
+            LinkEvent::Message(message) => lengths.push(message.bytes.len()),
+            LinkEvent::Progress { received, total } => {
+                assert!(total == LARGE && (most..LARGE).contains(&received));
+                most = received;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(lengths, [4, LARGE]);
+}
+
+#[tokio::test]
+async fn a_stream_of_pieces_that_nobody_sends_ends_the_link_and_frees_what_it_took() {
+    let mut server = Server::start().await;
+    let budget = Budget::new(1 << 20, LARGE);
+    let second = [begun(1 << 20, 1), begun(1 << 20, 1)].concat();
+    let cases = [second, begun(LARGE, 1)[4..].to_vec(), begun((25 << 20) + 1, 1), vec![0xff; 4]];
+    for bytes in cases {
+        let mut raw = Raw::new(&mut server, budget.clone()).await;
+        raw.send(&bytes).await;
+        let reason = raw.settled().await;
+        let expected = matches!(reason, LinkEvent::Down(LinkError::BadPiece | LinkError::Oversized { .. }));
+        assert!(expected, "{reason:?}");
+    }
+    let mut raw = Raw::new(&mut server, budget).await;
+    raw.send(&framed(&vec![1; LARGE])).await;
+    assert!(matches!(raw.settled().await, LinkEvent::Message(_)), "all of the budget is there again");
+}
+
+#[tokio::test]
+async fn a_large_message_takes_its_share_when_it_begins_and_small_ones_pass_those_that_wait_elsewhere() {
+    let mut server = Server::start().await;
+    let budget = Budget::new(1 << 20, LARGE);
+    let mut slow = Raw::new(&mut server, budget.part(1 << 20, LARGE)).await;
+    slow.send(&begun(LARGE, 1)).await;
+    assert!(matches!(slow.next().await, LinkEvent::Progress { received: 0, total: LARGE }));
+    let mut other = Raw::new(&mut server, budget.part(1 << 20, LARGE)).await;
+    other.send(b"\x04\0\0\0vote").await;
+    assert!(matches!(other.next().await, LinkEvent::Message(_)));
+    other.send(&begun(1 << 20, 1)).await;
+    // It waits for room; the slow one has a second for its next piece now, and that does not come.
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    assert!(matches!(slow.settled().await, LinkEvent::Down(LinkError::Stalled)));
+    assert!(start.elapsed() < Duration::from_secs(3), "not the ten that it has when nobody waits");
+    tokio::time::resume();
+    assert!(matches!(other.next().await, LinkEvent::Progress { received: 0, .. }));
+    other.outbox.close();
+    assert!(matches!(other.settled().await, LinkEvent::Down(LinkError::ClosedHere)));
 }
 
 #[tokio::test]
@@ -242,6 +367,7 @@ fn every_reason_has_a_label_of_its_own() {
         LinkError::BadHello,
         LinkError::WrongKind,
         LinkError::Oversized { length: 1, limit: 0 },
+        LinkError::BadPiece,
         LinkError::Stalled,
         LinkError::NotReading,
         LinkError::Closed,
