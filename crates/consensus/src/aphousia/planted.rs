@@ -170,7 +170,7 @@ impl Rules for Planted {
     }
 
     fn is_too_long(&self, blocks: usize, header_bytes: usize) -> bool {
-        if *self == Self::AheadCounted { blocks > 64 } else { Standard.is_too_long(blocks, header_bytes) }
+        if *self == Self::AheadCounted { blocks > 16 } else { Standard.is_too_long(blocks, header_bytes) }
     }
 
     fn is_share_full(&self, of_peer: usize, of_all: usize, share: usize) -> bool {

@@ -7,7 +7,8 @@ use crate::testing::{client_signer, context, host_signer, membership, membership
 use crate::{Input, Output, PeerMessage};
 use unisono_consensus::aphousia::{Aphousia, Message};
 use unisono_types::{
-    Done, Frame, FrameBody, ReplicaId, RequestNumber, SequenceNumber, SessionId, SystemEntry, Unverified, Verified,
+    Done, Frame, FrameBody, ReplicaId, RequestNumber, SequenceNumber, SessionId, SystemEntry, Timestamp, Unverified,
+    Verified,
 };
 
 fn world(seed: u64) -> World<Aphousia> {
@@ -56,6 +57,22 @@ fn what_was_ordered_once_is_not_ordered_again_however_often_a_peer_shows_it() {
     }
     assert_eq!(runs(&world, session, 1), [1; 3]);
     assert_eq!(world.nodes[0].replica.status().counters.useless_offers, 15);
+}
+
+#[test]
+fn a_tick_that_is_not_later_than_the_last_is_not_let_in() {
+    let mut world = world(9);
+    let cluster = world.membership.configuration().cluster;
+    let tick = |time, nonce| {
+        let body = FrameBody::System { entry: SystemEntry::Tick(Timestamp(time)), nonce };
+        Frame::sign(cluster, &host_signer(2), body)
+    };
+    for (time, nonce, places_after) in [(100, 1, 1), (100, 2, 0), (99, 3, 0), (101, 4, 1)] {
+        let frame = tick(time, nonce);
+        show(&mut world, 2, std::slice::from_ref(&frame));
+        world.pass(50_000);
+        assert_eq!(places(&world, 0, &frame), places_after, "{frame:?}");
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::{Consensus, Input, Output};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use unisono_types::{
-    Bytes, ClusterId, Epoch, Frame, FrameBody, PublicKey, ReplicaId, RequestNumber, SequenceNumber, SessionId, Signer,
-    Step as BlockStep, SystemEntry, Time, Verified,
+    Bytes, CallId, ClusterId, Epoch, Frame, FrameBody, Position, PublicKey, ReplicaId, RequestNumber, SequenceNumber,
+    SessionId, Signer, Step as BlockStep, SystemEntry, Time, Verified,
 };
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -37,6 +37,13 @@ fn frame(client: u64, number: u64, bytes: usize) -> Frame {
 
 fn entry(member: u64, nonce: u64) -> Frame {
     Frame::sign(CLUSTER, &signer(member), FrameBody::System { entry: SystemEntry::Mark, nonce })
+}
+
+/// What a member was told outside.
+fn word(member: u64, bytes: usize) -> Frame {
+    let call = CallId { position: Position(1), path: vec![], call: 0 };
+    let answer = Ok(Bytes::from(vec![1; bytes]));
+    Frame::sign(CLUSTER, &signer(member), FrameBody::Called { call, answer })
 }
 
 fn block(height: u64, frames: &[Frame]) -> Block {
@@ -100,14 +107,15 @@ fn what_stands_in_a_block_is_not_dropped() {
 #[test]
 fn clients_take_no_room_of_members_and_a_member_has_few_entries_on_its_way() {
     let mut pending = Pending::new(ROOM);
-    (0..1_000).for_each(|number| {
-        pending.add(&frame(1, number, 10_000));
+    (0..200).for_each(|client| {
+        pending.add(&frame(100 + client, 0, 10_000));
     });
     let clients = pending.len();
+    assert!(clients < 200 && pending.add(&word(8, 20_000)), "more than any client has, and there is room for it");
     let taken: Vec<bool> = (0..20).map(|nonce| pending.add(&entry(8, nonce))).collect();
     assert_eq!(taken.iter().filter(|taken| **taken).count(), share::SYSTEM_MAX);
     assert!(taken[0] && !taken[19] && pending.add(&entry(9, 0)), "another member has its own");
-    assert_eq!(pending.len(), clients + share::SYSTEM_MAX + 1);
+    assert_eq!(pending.len(), clients + share::SYSTEM_MAX + 2, "no client gave way");
     pending.decided(&block(1, &[entry(8, 0)]));
     assert!(pending.add(&entry(8, 19)), "one is ordered, so there is room for one");
 }
