@@ -61,6 +61,8 @@ pub enum Effect {
     },
     /// Read committed blocks from the log, beside everything else, and send what [`provided`] makes of them.
     Provide(Provide),
+    /// The vote register is silent from now on. Say why.
+    Silenced(Lost),
     /// This replica is faulty and does nothing any more. Say why.
     Halt(HaltReason),
     /// Evidence of a lie or a fault of a peer, for counters and people.
@@ -293,6 +295,10 @@ impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {
             Output::QueryGrants { query, from, limit } => {
                 let grants = self.executor.grants(from, limit).into_iter().map(grant_record).collect();
                 self.inputs.push(Input::Grants { query, grants });
+            }
+            Output::Silence => {
+                self.ledger.silence(Lost::Witnessed);
+                effects.push(Effect::Silenced(Lost::Witnessed));
             }
             Output::Halt(reason) => {
                 self.halted = true;

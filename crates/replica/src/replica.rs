@@ -212,6 +212,7 @@ impl<C: Consensus> Replica<C> {
             consensus::Output::Attest { nonce } => Output::Attest { nonce },
             consensus::Output::SetTimer { timer, at } => Output::SetTimer { timer, at },
             consensus::Output::Provide(provide) => Output::Provide(provide),
+            consensus::Output::Silence => Output::Silence,
             consensus::Output::Suspect { peer, reason } => Output::Suspect { peer, reason },
             consensus::Output::Offer(frames) => return self.offered.extend(frames),
             consensus::Output::Contradiction(contradiction) => {

@@ -477,7 +477,7 @@ impl World {
     fn deliver(&mut self, replica: usize, from: usize, life: u64, bytes: Bytes) {
         let replicas = self.hosts.len();
         let now = self.now;
-        if self.is_ignored(replica, from >= replicas, &bytes) {
+        if self.is_ignored(replica, from >= replicas, &bytes) || self.accuses_itself(replica, &bytes) {
             return;
         }
         let core = match &mut self.hosts[replica].liar {

@@ -208,6 +208,9 @@ impl<R: Rules> Instance<R> {
         if up {
             self.changes.down.remove(&peer);
             outbox.push(Output::Send { to: peer, message: self.position() });
+            if let Some(newest) = self.newest.get(&peer) {
+                outbox.push(Output::Send { to: peer, message: Message::Vote(*newest) });
+            }
             self.probe(now, outbox);
         } else if self.settings.membership.member(peer).is_some() && peer != self.me() {
             self.changes.down.insert(peer);

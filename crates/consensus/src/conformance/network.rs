@@ -479,6 +479,12 @@ impl<S: Subject> Network<S> {
                 }
             }
             Output::Offer(frames) => self.replica(id).offered.extend(frames),
+            Output::Silence => {
+                let what = format!("{id:?} is told of votes of its own that its register does not know");
+                if self.replica(id).behaviour == Behaviour::Correct {
+                    self.violation.get_or_insert(Violation(what));
+                }
+            }
             Output::Contradiction(contradiction) => {
                 let Contradiction { sequence, ours, theirs, .. } = contradiction;
                 let what = format!("{id:?} has proof of two histories at {sequence:?}: {ours:?} and {theirs:?}");

@@ -48,7 +48,8 @@ impl World {
                     }
                     _ => {}
                 }
-                if self.hosts[replica].liar.is_none() {
+                let forgot = matches!(observation, Observation::Silenced) && self.hosts[replica].lost;
+                if self.hosts[replica].liar.is_none() && !forgot {
                     self.checker.observe(replica, observation);
                 }
             }

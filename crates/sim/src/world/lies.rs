@@ -164,6 +164,13 @@ impl World {
         ignored
     }
 
+    /// Whether this shows a liar what its register signed behind its cores' back: they need not know.
+    pub(super) fn accuses_itself(&self, replica: usize, bytes: &Bytes) -> bool {
+        self.hosts[replica].liar.is_some()
+            && self.factory.kind(bytes) == Kind::Vote
+            && self.factory.speaker(bytes).is_some_and(|speaker| usize::from(speaker.0) == replica)
+    }
+
     /// A liar strikes: by itself, whatever its cores do.
     pub(super) fn act(&mut self, replica: usize) {
         let Some(mut liar) = self.hosts[replica].liar.take() else { return };

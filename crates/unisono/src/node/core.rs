@@ -465,6 +465,9 @@ impl Node {
                     self.outside.ask(outside::Question { call, target, request });
                 }
                 (Effect::Provide(provide), _) => self.provide(provide),
+                (Effect::Silenced(lost), _) => {
+                    tracing::error!("{}", super::lost_text(lost, &self.config.directory.display().to_string()));
+                }
                 (Effect::Halt(reason), _) => self.halted = Some(reason),
                 (Effect::Suspect { peer, reason }, _) => {
                     metrics::counter!("unisono_suspected_total", "peer" => peer.to_string(), "reason" => reason)
