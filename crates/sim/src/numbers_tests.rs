@@ -1,6 +1,6 @@
 //! The checkers against algorithms that are known to be right or wrong: a checker that cannot fail is worth nothing.
 
-use crate::{Abuse, Algorithm, Disk, Identities, Plan, Planted, Property, Random, Scope, run_plan};
+use crate::{Abuse, Algorithm, Disk, Identities, Plan, Planted, Property, Random, SECOND, Scope, run_plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
@@ -19,6 +19,14 @@ trait Habit: 'static {
     const INVENTS: bool = false;
     /// Panics at the tenth decision.
     const PANICS: bool = false;
+    /// Decides at times that are so far from the leader's clock.
+    const TIME_OFF: i64 = 0;
+    /// Sends more than a link takes.
+    const SHOUTS: bool = false;
+    /// Suspects its neighbour.
+    const ACCUSES: bool = false;
+    /// Passes on what does not hold.
+    const GARBLES: bool = false;
 }
 
 struct Right;
@@ -40,12 +48,34 @@ impl Habit for Panics {
     const PANICS: bool = true;
 }
 
+struct Hurries;
+impl Habit for Hurries {
+    const TIME_OFF: i64 = 70 * SECOND as i64;
+}
+struct Dawdles;
+impl Habit for Dawdles {
+    const TIME_OFF: i64 = -70 * SECOND as i64;
+}
+struct Shouts;
+impl Habit for Shouts {
+    const SHOUTS: bool = true;
+}
+struct Accuses;
+impl Habit for Accuses {
+    const ACCUSES: bool = true;
+}
+struct Garbles;
+impl Habit for Garbles {
+    const GARBLES: bool = true;
+}
+
 /// Replica 0 orders, for ever; everybody repeats everything now and then. Right as long as nobody lies and replica 0
 /// comes back.
 struct Toy<H> {
     id: ReplicaId,
     membership: Membership,
-    log: Vec<(Digest, Bytes)>,
+    /// Name, agreed time and bytes.
+    log: Vec<(Digest, u64, Bytes)>,
     durable: usize,
     decided: usize,
     known: BTreeSet<Digest>,
@@ -56,37 +86,43 @@ struct Toy<H> {
 #[derive(Clone, Debug)]
 enum Say {
     Frame(Frame),
-    Ordered(u64, Frame),
+    Ordered(u64, u64, Frame),
     WhatIs(u64),
+    Shout,
+    Garble,
 }
 
 impl Verify for Say {
     fn verify(&self, context: &VerifyContext) -> Result<(), Rejected> {
         match self {
-            Self::Frame(frame) | Self::Ordered(_, frame) => frame.verify(context),
-            Self::WhatIs(_) => Ok(()),
+            Self::Frame(frame) | Self::Ordered(_, _, frame) => frame.verify(context),
+            Self::WhatIs(_) | Self::Shout => Ok(()),
+            Self::Garble => Err(Rejected::Inconsistent),
         }
     }
 }
 
 impl unisono_types::Message for Say {
     fn encode(&self, out: &mut Vec<u8>) {
-        let (place, wire): (u64, &[u8]) = match self {
-            Self::Frame(frame) => (u64::MAX, frame.wire()),
-            Self::Ordered(place, frame) => (*place, frame.wire()),
-            Self::WhatIs(place) => (*place, &[]),
+        let (place, time, wire): (u64, u64, &[u8]) = match self {
+            Self::Frame(frame) => (u64::MAX, 0, frame.wire()),
+            Self::Ordered(place, time, frame) => (*place, *time, frame.wire()),
+            Self::WhatIs(place) => (*place, 0, &[]),
+            Self::Shout => (0, 0, &[0; 26 << 20]),
+            Self::Garble => (0, 1, &[]),
         };
-        out.extend_from_slice(&encode(&place));
+        out.extend_from_slice(&encode(&(place, time)));
         out.extend_from_slice(wire);
     }
 
     fn parse(bytes: Bytes, context: &VerifyContext) -> Result<Self, Rejected> {
-        let place: u64 = decode(bytes.get(..8).ok_or(Rejected::Malformed)?, 8).map_err(|_| Rejected::Malformed)?;
-        if bytes.len() == 8 {
-            return Ok(Self::WhatIs(place));
+        let head = bytes.get(..16).ok_or(Rejected::Malformed)?;
+        let (place, time): (u64, u64) = decode(head, 16).map_err(|_| Rejected::Malformed)?;
+        if bytes.len() == 16 {
+            return Ok(if time == 0 { Self::WhatIs(place) } else { Self::Garble });
         }
-        let frame = Frame::parse(context.cluster, bytes.slice(8..), 1 << 16)?;
-        Ok(if place == u64::MAX { Self::Frame(frame) } else { Self::Ordered(place, frame) })
+        let frame = Frame::parse(context.cluster, bytes.slice(16..), 1 << 16)?;
+        Ok(if place == u64::MAX { Self::Frame(frame) } else { Self::Ordered(place, time, frame) })
     }
 }
 
@@ -97,16 +133,16 @@ impl<H: Habit> Consensus for Toy<H> {
 
     fn handle(&mut self, now: Time, input: Input<Say>, outbox: &mut Vec<Output<Say>>) {
         match input {
-            Input::Submit(frame) => self.learn(frame.into_inner(), outbox),
+            Input::Submit(frame) => self.learn(now, frame.into_inner(), outbox),
             Input::Message { from, message } => match message.into_inner() {
-                Say::Frame(frame) => self.learn(frame, outbox),
-                Say::Ordered(place, frame) if place == self.log.len() as u64 && !H::ARRIVAL_ORDER => {
-                    self.append(&frame, outbox);
+                Say::Frame(frame) => self.learn(now, frame, outbox),
+                Say::Ordered(place, time, frame) if place == self.log.len() as u64 && !H::ARRIVAL_ORDER => {
+                    self.append(time, &frame, outbox);
                 }
                 Say::WhatIs(place) if self.id.0 == 0 && place < self.durable as u64 => {
-                    let bytes = self.log[place as usize].1.clone();
+                    let (_, time, bytes) = self.log[place as usize].clone();
                     let frame = Frame::parse(self.membership.configuration().cluster, bytes, 1 << 16).unwrap();
-                    outbox.push(Output::Send { to: from, message: Say::Ordered(place, frame) });
+                    outbox.push(Output::Send { to: from, message: Say::Ordered(place, time, frame) });
                 }
                 _ => {}
             },
@@ -118,6 +154,12 @@ impl<H: Habit> Consensus for Toy<H> {
                 self.decide(self.durable, outbox);
                 outbox.push(Output::Broadcast(Say::WhatIs(self.log.len() as u64)));
                 outbox.extend(self.pending.values().take(20).map(|frame| Output::Broadcast(Say::Frame(frame.clone()))));
+                if self.id.0 == 1 {
+                    let peer = ReplicaId(2);
+                    outbox.extend(H::SHOUTS.then_some(Output::Send { to: peer, message: Say::Shout }));
+                    outbox.extend(H::GARBLES.then_some(Output::Send { to: peer, message: Say::Garble }));
+                    outbox.extend(H::ACCUSES.then_some(Output::Suspect { peer, reason: "its colour" }));
+                }
                 outbox.push(Output::SetTimer { timer: REPEAT, at: Some(now.monotonic + 10_000) });
             }
             _ => {}
@@ -129,9 +171,9 @@ impl<H: Habit> Consensus for Toy<H> {
     }
 
     fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected> {
-        let place: u64 = decode(&bytes[..8], 8).map_err(|_| Rejected::Malformed)?;
-        let frame = Frame::parse(context.cluster, bytes.slice(8..), 1 << 16)?;
-        Ok(decision(place as usize, frame.id(), vec![frame]))
+        let (place, time): (u64, u64) = decode(&bytes[..16], 16).map_err(|_| Rejected::Malformed)?;
+        let frame = Frame::parse(context.cluster, bytes.slice(16..), 1 << 16)?;
+        Ok(decision(place as usize, time, frame.id(), vec![frame]))
     }
 
     fn status(&self) -> Status {
@@ -144,30 +186,30 @@ impl<H: Habit> Consensus for Toy<H> {
     }
 }
 
-fn decision(place: usize, hash: Digest, frames: Vec<Frame>) -> Decision {
-    Decision { sequence: SequenceNumber(place as u64 + 1), hash, timestamp: Timestamp(place as u64), frames }
+fn decision(place: usize, time: u64, hash: Digest, frames: Vec<Frame>) -> Decision {
+    Decision { sequence: SequenceNumber(place as u64 + 1), hash, timestamp: Timestamp(time), frames }
 }
 
 impl<H: Habit> Toy<H> {
-    fn learn(&mut self, frame: Frame, outbox: &mut Vec<Output<Say>>) {
+    fn learn(&mut self, now: Time, frame: Frame, outbox: &mut Vec<Output<Say>>) {
         if self.known.contains(&frame.id()) {
             return;
         }
         if self.id.0 == 0 || H::ARRIVAL_ORDER {
-            self.append(&frame, outbox);
+            self.append(now.wall.saturating_add_signed(H::TIME_OFF), &frame, outbox);
         }
         if self.pending.insert(frame.id(), frame.clone()).is_none() {
             outbox.push(Output::Broadcast(Say::Frame(frame)));
         }
     }
 
-    fn append(&mut self, frame: &Frame, outbox: &mut Vec<Output<Say>>) {
+    fn append(&mut self, time: u64, frame: &Frame, outbox: &mut Vec<Output<Say>>) {
         self.known.insert(frame.id());
         self.pending.remove(&frame.id());
         let (sequence, hash) = (SequenceNumber(self.log.len() as u64 + 1), frame.id());
-        let mut bytes = encode(&(self.log.len() as u64));
+        let mut bytes = encode(&(self.log.len() as u64, time));
         bytes.extend_from_slice(frame.wire());
-        self.log.push((hash, frame.wire().clone()));
+        self.log.push((hash, time, frame.wire().clone()));
         let id = PersistId(self.log.len() as u64);
         outbox.push(Output::Persist { id, record: Record::Block { sequence, hash, bytes: bytes.into() } });
         if H::FORGETS {
@@ -178,7 +220,7 @@ impl<H: Habit> Toy<H> {
 
     fn decide(&mut self, until: usize, outbox: &mut Vec<Output<Say>>) {
         for place in self.decided..until {
-            let (hash, wire) = self.log[place].clone();
+            let (hash, time, wire) = self.log[place].clone();
             assert!(!(H::PANICS && place == 10), "the toy breaks its promise");
             let frame = Frame::parse(self.membership.configuration().cluster, wire, 1 << 16).unwrap();
             let mut frames = vec![frame];
@@ -194,7 +236,7 @@ impl<H: Habit> Toy<H> {
             let sequence = SequenceNumber(place as u64 + 1);
             let record = Record::Commit { sequence, hash, proof: Bytes::from_static(b"proven") };
             outbox.push(Output::Persist { id: PersistId(0), record });
-            outbox.push(Output::Decide(decision(place, hash, frames)));
+            outbox.push(Output::Decide(decision(place, time, hash, frames)));
         }
         self.decided = self.decided.max(until);
     }
@@ -204,11 +246,11 @@ impl<H: Habit> Algorithm for Toy<H> {
     const NAME: &'static str = "toy";
 
     fn create(replica: ReplicaId, _: Signer, membership: Membership, disk: &Disk, _: Option<Planted>) -> Self {
-        let mut log: Vec<_> =
-            disk.blocks().map(|(hash, sequence, bytes)| (sequence, *hash, bytes.slice(8..))).collect();
+        let mut log: Vec<_> = disk.blocks().map(|(hash, sequence, bytes)| (sequence, *hash, bytes)).collect();
         log.sort();
-        let log: Vec<(Digest, Bytes)> = log.into_iter().map(|(_, hash, bytes)| (hash, bytes)).collect();
-        let known = log.iter().map(|(hash, _)| *hash).collect();
+        let time = |bytes: &Bytes| decode(&bytes[8..16], 8).expect("written by the toy");
+        let log: Vec<_> = log.into_iter().map(|(_, hash, bytes)| (hash, time(bytes), bytes.slice(16..))).collect();
+        let known = log.iter().map(|(hash, _, _)| *hash).collect();
         let (durable, decided) = (log.len(), disk.commits().len());
         Self { id: replica, membership, durable, decided, log, known, pending: BTreeMap::new(), habit: PhantomData }
     }
@@ -234,7 +276,7 @@ impl<H: Habit> Algorithm for Toy<H> {
 /// What is found in this many seeds without liars.
 fn found<H: Habit>(seeds: u64) -> BTreeSet<Property> {
     let outcomes = (1..=seeds).map(|seed| {
-        let plan = Plan { liars: Vec::new(), ed25519: false, ..Plan::of_seed(seed) };
+        let plan = Plan { liars: Vec::new(), ed25519: false, ..Plan::wide(seed) };
         run_plan::<Toy<H>>(&plan, Scope::Numbers, false)
     });
     outcomes
@@ -258,6 +300,11 @@ fn each_way_of_being_wrong_is_found_by_the_checker_for_it() {
     assert!(found::<Forgets>(8).iter().any(|property| [Property::TrueReplies, Property::EqualLogs].contains(property)));
     assert!(found::<Invents>(2).contains(&Property::Validity));
     assert!(found::<Panics>(2).contains(&Property::NoPanic));
+    assert!(found::<Hurries>(2).contains(&Property::AgreedTime));
+    assert!(found::<Dawdles>(8).contains(&Property::AgreedTime));
+    assert!(found::<Shouts>(1).contains(&Property::MessageLimits));
+    assert!(found::<Accuses>(1).contains(&Property::NoFalseAccusation));
+    assert!(found::<Garbles>(2).contains(&Property::NoFalseAccusation));
 }
 
 #[test]

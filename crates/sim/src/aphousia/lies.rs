@@ -21,7 +21,7 @@ use unisono_types::{
 };
 
 /// Frames in one message of a flood: many signatures to check in few events.
-const FLOOD_FRAMES: u64 = 24;
+const FLOOD_FRAMES: u64 = 16;
 
 /// Leads over the clocks that are worth trying: below, at and above what is tolerated after some time-outs.
 const LEADS: [u64; 7] = [

@@ -110,7 +110,7 @@ const LARGE_OVERHEAD: usize = 5;
 
 /// Tells bytes from others.
 #[must_use]
-pub fn sum(bytes: &[u8]) -> u64 {
+pub(super) fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let words = words.iter().map(|word| u64::from_le_bytes(*word));
     let rest = rest.iter().map(|byte| u64::from(*byte));
