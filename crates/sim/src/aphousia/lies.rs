@@ -351,7 +351,7 @@ mod tests {
             let bent = bent.unwrap_or_else(|| panic!("{one:?}"));
             assert_ne!(bent.hash, above.block.hash(), "{one:?}");
             let mut register =
-                unisono_trusted::Register::new(identities.registers[0].0.clone(), identities.registers[0].1.clone());
+                unisono_trusted::Register::new(identities.registers[0].0, identities.registers[0].1.clone());
             let _ = unisono_trusted::VoteRegister::advance(&mut register, bent.view);
             let signed = unisono_trusted::VoteRegister::certify(&mut register, bent.view, bent.step, bent.hash);
             for message in (bent.show)(signed.expect("an honest register signs one statement for a place")) {

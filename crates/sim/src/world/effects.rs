@@ -18,6 +18,9 @@ impl World {
             Effect::Persist { id, record } => self.write(replica, core, Entry::Record(record), Promise::Persisted(id)),
             Effect::Certify { view, step, hash } => {
                 let answer = self.hosts[replica].register.certify(view, step, hash);
+                if answer.is_ok() {
+                    self.hosts[replica].spoke = self.now;
+                }
                 self.trace.line(self.now, || {
                     format!("replica {replica}: certify {view:?} {step:?} {hash:?}: {}", answer.is_ok())
                 });
@@ -101,7 +104,6 @@ impl World {
             None => return,
         };
         let Ok(signed) = signed else { return };
-        self.hosts[replica].spoke = self.now;
         let register = &self.hosts[replica].register;
         let state = register.state();
         self.write(replica, usize::MAX, Entry::Register(state), Promise::Answered(RegisterAnswer::Refused));
