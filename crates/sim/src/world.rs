@@ -106,6 +106,8 @@ struct Host {
     paused: bool,
     backlog: Vec<Event>,
     liar: Option<Liar>,
+    /// Where its register stood when that was last looked at.
+    stood: RegisterState,
     /// When its register last signed something that a liar asked for.
     spoke: u64,
     /// When its cores were made.
@@ -572,6 +574,7 @@ impl Host {
             paused: false,
             backlog: Vec::new(),
             liar,
+            stood: RegisterState::default(),
             spoke: 0,
             seated: 0,
             jumped: 0,
