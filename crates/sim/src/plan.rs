@@ -532,8 +532,9 @@ impl Plan {
         if r.chance(300) {
             self.storage.fails = r.pick(&[2, 10, 50]);
         }
-        let faulty = self.replicas - (self.replicas / 2 + 1);
-        if self.liars.len() >= faulty || !r.chance(250) {
+        let misled = |(_, fault): &(u64, Fault)| matches!(fault, Fault::ClockJump { replicas, by, .. } if *by > 0 && replicas.is_power_of_two());
+        let misled = self.faults.iter().filter(|fault| misled(fault)).count();
+        if self.liars.len() + misled >= faulty(self.replicas) || !r.chance(250) {
             return;
         }
         let correct: Vec<usize> = (0..self.replicas).filter(|replica| !self.is_liar(*replica)).collect();
@@ -555,6 +556,8 @@ impl Plan {
         let at = r.between(self.heal_at / 5, self.heal_at / 2);
         let short = r.between(self.heal_at / 10, self.heal_at / 3);
         let (second, day) = (SECOND as i64, 86_400 * SECOND as i64);
+        // A correct replica that certifies blocks of tomorrow is as faulty as a liar while these stand.
+        let one = if self.liars.len() < faulty(self.replicas) { one } else { all };
         let (replicas, by, length) = r.pick(&[
             (all, -5 * second, 0),
             (all, -60 * second, 0),
@@ -629,6 +632,11 @@ impl Plan {
     pub fn is_liar(&self, replica: usize) -> bool {
         self.liars.iter().any(|liar| liar.replica == replica)
     }
+}
+
+/// f.
+const fn faulty(replicas: usize) -> usize {
+    replicas - (replicas / 2 + 1)
 }
 
 fn parameters(primaries: u32, steps: u32, order: Order, flush_rounds: u32) -> Parameters {
