@@ -301,8 +301,7 @@ impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {
                 effects.push(Effect::Silenced(Lost::Witnessed));
             }
             Output::Halt(reason) => {
-                self.halted = true;
-                self.held.clear();
+                self.halt();
                 effects.push(Effect::Halt(reason));
             }
             Output::Suspect { peer, reason } => effects.push(Effect::Suspect { peer, reason }),
@@ -331,6 +330,12 @@ impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {
     #[must_use]
     pub const fn executed(&self) -> SequenceNumber {
         self.executed
+    }
+
+    /// From now on it does nothing any more.
+    pub fn halt(&mut self) {
+        self.halted = true;
+        self.held.clear();
     }
 
     /// Whether it does nothing any more.
