@@ -140,6 +140,8 @@ impl<H: Habit> Consensus for Toy<H> {
             leader: ReplicaId(0),
             committed: SequenceNumber(self.decided as u64),
             pending: self.pending.len(),
+            clock_skew_micros: 0,
+            clock_waits: 0,
         }
     }
 }

@@ -36,6 +36,7 @@ mod propose;
 mod rules;
 mod timers;
 mod votes;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ use unisono_types::{
     Bytes, Certificate, Digest, Epoch, Frame, Membership, RegisterView, Rejected, ReplicaId, SequenceNumber, Signer,
     Step, Time, Verifier, VerifyContext, View, VotePosition,
 };
+use watch::Watch;
 
 /// What an instance is made with.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -173,6 +175,7 @@ pub struct Instance<R> {
     changes: Changes,
     time: AgreedTime,
     distance: Distance,
+    watch: Watch,
     catchup: CatchUp,
     timers: Timers,
     /// Certificates of blocks that are not here, the newest few of each replica.
@@ -233,6 +236,7 @@ impl<R: Rules> Instance<R> {
             changes: Changes::default(),
             time: AgreedTime::default(),
             distance: Distance::default(),
+            watch: Watch::default(),
             catchup: CatchUp::default(),
             timers: Timers::default(),
             early: BTreeMap::new(),
@@ -353,6 +357,7 @@ impl<R: Rules> Instance<R> {
         match timer {
             timers::REPLACE => self.lose_patience(outbox),
             timers::FORWARD => self.forward(outbox),
+            timers::TELL => self.tell_leader(now, outbox),
             timers::RETRY => self.retry(now, outbox),
             timers::STATUS => {
                 outbox.push(Output::Broadcast(self.position()));

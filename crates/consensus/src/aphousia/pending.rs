@@ -65,6 +65,11 @@ impl Pending {
         self.entries.keys().next().copied()
     }
 
+    /// Whether that entry stands in a block of the chain.
+    pub(super) fn oldest_is_proposed(&self) -> bool {
+        self.entries.first_key_value().is_some_and(|(_, entry)| entry.proposed)
+    }
+
     /// Takes a frame in; whether it is new.
     pub(super) fn add(&mut self, frame: &Frame) -> bool {
         let bytes = frame.wire().len();

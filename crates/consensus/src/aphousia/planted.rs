@@ -26,11 +26,15 @@ pub enum Planted {
     ShortTimeouts,
     /// Bytes that wait earn no patience.
     SizeAccuses,
+    /// Whatever is decided renews the patience for the oldest entry.
+    AnyDecisionRenews,
+    /// A slow leader keeps its place as long as each entry is decided within its time-out.
+    SlowLeaderExcused,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::QuorumOffByOne,
         Self::GreatestLastForgotten,
         Self::AnyStamp,
@@ -40,6 +44,8 @@ impl Planted {
         Self::SlowTimeExcused,
         Self::ShortTimeouts,
         Self::SizeAccuses,
+        Self::AnyDecisionRenews,
+        Self::SlowLeaderExcused,
     ];
 
     /// Its name in output.
@@ -55,6 +61,8 @@ impl Planted {
             Self::SlowTimeExcused => "slow-time-excused",
             Self::ShortTimeouts => "short-timeouts",
             Self::SizeAccuses => "size-accuses",
+            Self::AnyDecisionRenews => "any-decision-renews-patience",
+            Self::SlowLeaderExcused => "slow-leader-excused",
         }
     }
 
@@ -71,6 +79,8 @@ impl Planted {
             Self::SlowTimeExcused => "a leader that holds time back is replaced",
             Self::ShortTimeouts => "time-outs follow the measured distance, up to a minute",
             Self::SizeAccuses => "time-outs follow the bytes that wait",
+            Self::AnyDecisionRenews => "patience starts anew only when the oldest entry is decided",
+            Self::SlowLeaderExcused => "a leader that is slower than others were is replaced",
         }
     }
 }
@@ -120,5 +130,13 @@ impl Rules for Planted {
 
     fn transfer_micros(&self, bytes: u64) -> u64 {
         if *self == Self::SizeAccuses { 0 } else { Standard.transfer_micros(bytes) }
+    }
+
+    fn patience_is_renewed(&self, oldest_decided: bool) -> bool {
+        *self == Self::AnyDecisionRenews || Standard.patience_is_renewed(oldest_decided)
+    }
+
+    fn turn_is_slow(&self, turn: u64, excused: u64) -> bool {
+        *self != Self::SlowLeaderExcused && Standard.turn_is_slow(turn, excused)
     }
 }

@@ -283,7 +283,7 @@ impl<R: Rules> Instance<R> {
         for hash in self.chain.children(&hash) {
             self.link(hash, outbox);
         }
-        self.made_progress(outbox);
+        self.made_progress(now, outbox);
         self.time_agreed(now, timestamp, since, outbox);
     }
 }
