@@ -38,6 +38,7 @@ mod rules;
 mod share;
 mod timers;
 mod votes;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,7 @@ use unisono_types::{
     Bytes, Certificate, Digest, Epoch, Frame, Membership, RegisterView, Rejected, ReplicaId, SequenceNumber, Signer,
     Step, Time, Verifier, VerifyContext, View, VotePosition,
 };
+use watch::Watch;
 
 /// What an instance is made with.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -180,6 +182,7 @@ pub struct Instance<R> {
     changes: Changes,
     time: AgreedTime,
     distance: Distance,
+    watch: Watch,
     catchup: CatchUp,
     timers: Timers,
     /// Certificates of blocks that are not here, the newest few of each replica.
@@ -243,6 +246,7 @@ impl<R: Rules> Instance<R> {
             changes: Changes::default(),
             time: AgreedTime::default(),
             distance: Distance::default(),
+            watch: Watch::default(),
             catchup: CatchUp::default(),
             timers: Timers::default(),
             early: BTreeMap::new(),
@@ -357,6 +361,7 @@ impl<R: Rules> Instance<R> {
         match timer {
             timers::REPLACE => self.lose_patience(outbox),
             timers::FORWARD => self.forward(now, outbox),
+            timers::TELL => self.tell_leader(now, outbox),
             timers::RETRY => self.retry(now, outbox),
             timers::STATUS => {
                 outbox.push(Output::Broadcast(self.position()));

@@ -383,7 +383,7 @@ impl<R: Rules> Instance<R> {
             self.link(hash, outbox);
         }
         self.watch_blocks(outbox);
-        self.made_progress(outbox);
+        self.made_progress(now, outbox);
         self.time_agreed(now, timestamp, since, outbox);
     }
 }
