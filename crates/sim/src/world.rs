@@ -69,8 +69,8 @@ pub struct World {
     decided_at: u64,
     /// Agreed time, as far as a correct replica has executed it.
     agreed: u64,
-    /// The greatest that a correct clock ever read, before it was set.
-    greatest_clock: u64,
+    /// The greatest that a correct clock read before it was set, and when that was.
+    greatest_clock: (u64, u64),
     /// Who sent what is handled just now, if that is a replica.
     speaker: Option<usize>,
     /// Signatures checked so far.
@@ -176,7 +176,7 @@ impl World {
             awaited_since: 0,
             decided_at: 0,
             agreed: 0,
-            greatest_clock: 0,
+            greatest_clock: (0, 0),
             speaker: None,
             checked: parts.checked,
             effects: Vec::new(),
