@@ -94,7 +94,8 @@ impl<R: Variant> Algorithm for Instance<R> {
             Message::Frames(frames) => {
                 frames.into_iter().take(2).map(|frame| encoded(&Message::Frames(vec![frame; 2]))).collect()
             }
-            Message::Decided(_) => Vec::new(),
+            Message::Echo(sent) => vec![encoded(&Message::Echo(sent / 2))],
+            Message::Decided(_) | Message::Probe(_) => Vec::new(),
         }
     }
 

@@ -47,7 +47,10 @@ impl<R: Rules> Instance<R> {
             return;
         }
         while let Some(place) = self.next_place(now, outbox) {
-            self.build(now, place, outbox);
+            // What is invalid at once is gone again and would be built for ever.
+            if !self.build(now, place, outbox) {
+                break;
+            }
         }
     }
 
@@ -123,7 +126,8 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    fn build(&mut self, now: Time, place: Place, outbox: &mut Vec<Output<Message>>) {
+    /// Whether the block stands in the tree.
+    fn build(&mut self, now: Time, place: Place, outbox: &mut Vec<Output<Message>>) -> bool {
         let Place { parent, parent_hash, step, justification } = place;
         if justification.is_some() {
             // What stands in the chain below the base is not proposed again.
@@ -153,6 +157,7 @@ impl<R: Rules> Instance<R> {
         self.chain.nodes.insert(hash, node);
         self.collect_early(&hash);
         self.link(hash, outbox);
+        self.chain.nodes.contains_key(&hash)
     }
 
     /// Asks the register for what is due: to leave the view, to stand by an own block, or to vote.
