@@ -201,13 +201,15 @@ impl Run {
         }
     }
 
-    /// All clocks are set together, or one is wrong for a while. All of them step forward by little: a block that is
-    /// half voted for when a larger step is taken back may be waited for as long, by who restarted meanwhile.
+    /// All clocks are set together, or, in other runs, one is wrong for a while: who restarts forgets what its clock was,
+    /// and with both, some correct replicas would vote for the wrong one's time and others wait as long as the step.
+    /// All of them step forward by little for the same reason.
     fn set_clocks<S: Subject>(&mut self, network: &mut Network<S>, random: &mut Random) {
         let step = [-600_000_000, -60_000_000, -5_000_000, 5_000_000][random.below(4) as usize];
         let faulty = network.cluster().membership().quorum().faulty() as u64;
         self.report.clocks += 1;
-        if random.chance(500) || self.report.liars >= faulty {
+        let may_be_wrong = self.report.liars < faulty && (self.wrong.is_some() || self.report.clocks == 1);
+        if !may_be_wrong || (self.wrong.is_none() && random.chance(500)) {
             network.ids().for_each(|id| network.set_clock(id, step));
             return;
         }
