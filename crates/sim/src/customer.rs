@@ -160,6 +160,12 @@ impl Customer {
                 ClientOutput::Closed => {}
                 ClientOutput::Opened(session) => {
                     self.session = Some(session);
+                    // What was asked after the last session had ended, before it was known, is sent in this one.
+                    effects.extend(self.waiting.iter().map(|(number, (operation, _))| ActorEffect::Invoked {
+                        session,
+                        number: *number,
+                        operation: digest_of_operation(&encode(operation)),
+                    }));
                     self.next_at = now.time.monotonic;
                 }
                 ClientOutput::Failed(reason) => {

@@ -48,9 +48,9 @@ impl<R: Rules> Instance<R> {
             return;
         }
         while let Some(place) = self.next_place(now, outbox).filter(|place| self.has_room_above(&place.parent_hash)) {
-            let hash = self.build(now, place, outbox);
-            if !self.chain.nodes.contains_key(&hash) {
-                return; // not valid by the rules of this replica: it would not be so the next time either
+            // What is invalid at once is gone again and would be built for ever.
+            if !self.build(now, place, outbox) {
+                break;
             }
         }
     }
@@ -139,8 +139,8 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    /// Builds and broadcasts a block, and names it.
-    fn build(&mut self, now: Time, place: Place, outbox: &mut Vec<Output<Message>>) -> Digest {
+    /// Whether the block stands in the tree.
+    fn build(&mut self, now: Time, place: Place, outbox: &mut Vec<Output<Message>>) -> bool {
         let Place { parent, parent_hash, step, justification } = place;
         if justification.is_some() {
             // What stands in the chain below the base is not proposed again.
@@ -171,7 +171,7 @@ impl<R: Rules> Instance<R> {
         self.chain.nodes.insert(hash, node);
         self.collect_early(&hash);
         self.link(hash, outbox);
-        hash
+        self.chain.nodes.contains_key(&hash)
     }
 
     /// Asks the register for what is due: to leave the view, to stand by an own block, or to vote.

@@ -4,7 +4,8 @@ use crate::aphousia::{Aphousia, Instance, planted::Planted};
 use crate::conformance::{RunOptions, run_seed};
 
 /// Found by tests of their own: these storms have no liar that would use them.
-const ONE_BY_ONE: [Planted; 5] = [
+const ONE_BY_ONE: [Planted; 6] = [
+    Planted::ShortTimeouts,
     Planted::SkippedViewsCount,
     Planted::SlowTimeExcused,
     Planted::SizeAccuses,

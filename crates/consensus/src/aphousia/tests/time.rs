@@ -152,6 +152,25 @@ fn twenty_minutes_of_six_seconds_are_lived_through_and_forgotten() {
 }
 
 #[test]
+fn long_ways_cost_few_views() {
+    let views = |planted| {
+        let mut network = network::<Instance<Planted>>(Some(planted));
+        decide(&mut network, 1, SECOND);
+        network.conditions.delay = (5_000_000, 6_000_000);
+        let end = network.now() + 300 * SECOND;
+        for number in 2.. {
+            if network.now() >= end {
+                break;
+            }
+            decide(&mut network, number, 300 * SECOND);
+        }
+        view(&network).0
+    };
+    let (ships, short) = (views(Planted::StampStands), views(Planted::ShortTimeouts));
+    assert!(ships <= 4 && short > 20, "{ships} by the rule, {short} without");
+}
+
+#[test]
 fn large_blocks_depose_nobody() {
     let views = |planted| {
         let mut network = network::<Instance<Planted>>(Some(planted));
