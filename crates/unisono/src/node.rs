@@ -24,6 +24,8 @@ mod administer;
 mod checking;
 mod core;
 mod counters;
+#[cfg(feature = "liar")]
+pub mod liar;
 mod links;
 mod messages;
 mod outside;
