@@ -208,6 +208,9 @@ pub enum Output<M> {
     /// Frames that nobody here has submitted, and that might be ordered: a peer waits for them, or they stood in a
     /// block that is void. Whoever knows which may be ordered gives those back ([`Input::Admitted`]).
     Offer(Vec<Frame>),
+    /// A peer has shown a vote of the own register that the register does not know: its state is older than what its key
+    /// has said, and it must stay silent for ever. No call of it follows.
+    Silence,
     /// Evidence of a lie or a fault of a peer, for counters and people.
     Suspect {
         /// The peer.

@@ -132,6 +132,13 @@ impl<R: KeptRegister> Ledger<R> {
         self.answered(answer);
     }
 
+    /// The register must not be used any more, now and after every start.
+    pub fn silence(&mut self, lost: Lost) {
+        self.lost.get_or_insert(lost);
+        self.entries.push(Entry::Lost(lost));
+        self.urgent = true;
+    }
+
     fn answered(&mut self, answer: RegisterAnswer) {
         if self.lost.is_none() {
             let record = RegisterRecord { id: self.register.id(), state: self.register.state() };
@@ -143,7 +150,7 @@ impl<R: KeptRegister> Ledger<R> {
 
     /// What was gathered since the last call, for the log.
     pub fn group(&mut self) -> Option<Group> {
-        if self.promises.is_empty() {
+        if self.promises.is_empty() && self.entries.is_empty() {
             return None;
         }
         let ticket = self.ticket;

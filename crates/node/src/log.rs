@@ -106,6 +106,8 @@ pub enum Entry {
     /// The vote register's state, written twice, behind everything else of its group. A newer one in the same group
     /// stands for all before it.
     Register(RegisterRecord),
+    /// The vote register must stay silent: goes into its mark.
+    Lost(Lost),
 }
 
 impl Entry {
@@ -115,6 +117,7 @@ impl Entry {
         match self {
             Self::Block { bytes, .. } | Self::Commit { proof: bytes, .. } => bytes.len(),
             Self::Register(_) => RegisterRecord::BYTES,
+            Self::Lost(_) => 0,
         }
     }
 }

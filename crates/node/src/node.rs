@@ -61,6 +61,8 @@ pub enum Effect {
     },
     /// Read committed blocks from the log, beside everything else, and send what [`provided`] makes of them.
     Provide(Provide),
+    /// The vote register is silent from now on. Say why.
+    Silenced(Lost),
     /// This replica is faulty and does nothing any more. Say why.
     Halt(HaltReason),
     /// Evidence of a lie or a fault of a peer, for counters and people.
@@ -294,9 +296,12 @@ impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {
                 let grants = self.executor.grants(from, limit).into_iter().map(grant_record).collect();
                 self.inputs.push(Input::Grants { query, grants });
             }
+            Output::Silence => {
+                self.ledger.silence(Lost::Witnessed);
+                effects.push(Effect::Silenced(Lost::Witnessed));
+            }
             Output::Halt(reason) => {
-                self.halted = true;
-                self.held.clear();
+                self.halt();
                 effects.push(Effect::Halt(reason));
             }
             Output::Suspect { peer, reason } => effects.push(Effect::Suspect { peer, reason }),
@@ -325,6 +330,12 @@ impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {
     #[must_use]
     pub const fn executed(&self) -> SequenceNumber {
         self.executed
+    }
+
+    /// From now on it does nothing any more.
+    pub fn halt(&mut self) {
+        self.halted = true;
+        self.held.clear();
     }
 
     /// Whether it does nothing any more.

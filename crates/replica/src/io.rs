@@ -200,6 +200,8 @@ pub enum Output<M> {
         /// How many at most.
         limit: usize,
     },
+    /// The vote register must stay silent for ever: a peer has shown a vote of it that it does not know.
+    Silence,
     /// This replica is faulty and does nothing any more. Stop the process and say why.
     Halt(HaltReason),
     /// Evidence of a lie or a fault of a peer, for counters and people.

@@ -62,6 +62,7 @@ pub(crate) struct Order {
     membership: Membership,
     rule: MarkRule,
     height: SequenceNumber,
+    timestamp: Timestamp,
     tick: Timestamp,
     mark: LastMark,
     /// The last decision with a request in it that runs.
@@ -90,6 +91,7 @@ impl Order {
             membership,
             rule,
             height: SequenceNumber::ZERO,
+            timestamp: Timestamp(0),
             tick: Timestamp(0),
             mark: LastMark::default(),
             last_request: SequenceNumber::ZERO,
@@ -100,6 +102,11 @@ impl Order {
     /// The last decision walked.
     pub(crate) fn height(&self) -> SequenceNumber {
         self.height
+    }
+
+    /// Agreed time of the last decision.
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        self.timestamp
     }
 
     /// Time of the last effective Tick.
@@ -134,6 +141,7 @@ impl Order {
             self.mark.timestamp = decision.timestamp;
         }
         self.height = decision.sequence;
+        self.timestamp = decision.timestamp;
         let mut index = 0u32;
         for frame in &decision.frames {
             self.frame(decision, frame, index, effects);

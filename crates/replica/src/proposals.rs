@@ -46,6 +46,9 @@ pub(crate) struct View {
     pub(crate) mark_due: Option<(bool, Timestamp)>,
     /// Whether sessions are open.
     pub(crate) sessions: bool,
+    /// The agreed time that the next decision may have, and whether it goes on at half speed only: clocks that were set
+    /// back are behind it.
+    pub(crate) agreed: (Timestamp, bool),
 }
 
 /// What to do.
@@ -123,8 +126,9 @@ impl Proposals {
             steps.push(Step::SetTimer(TICK, None));
             return;
         };
-        let wait = deadline.0.saturating_add(stagger).saturating_sub(now.wall);
-        self.propose_after(now, wait, TICK, SystemEntry::Tick(now.timestamp()), steps);
+        let (agreed, slow) = view.agreed;
+        let wait = deadline.0.saturating_add(stagger).saturating_sub(agreed.0) << u32::from(slow);
+        self.propose_after(now, wait, TICK, SystemEntry::Tick(agreed), steps);
     }
 
     /// After decisions were walked: is a Mark due, or does the time until the next one begin to run? Are there
@@ -193,7 +197,8 @@ mod tests {
     }
 
     fn view(rank: u64) -> View {
-        View { rank, tick: Timestamp(0), mark: LastMark::default(), mark_due: None, sessions: false }
+        let agreed = (NOW.timestamp(), false);
+        View { rank, tick: Timestamp(0), mark: LastMark::default(), mark_due: None, sessions: false, agreed }
     }
 
     fn later(microseconds: u64) -> Time {
@@ -245,13 +250,27 @@ mod tests {
         assert_eq!((proposed(&steps), timer(&steps, TICK)), (vec![], Some(NOW.monotonic + 300)));
         steps.clear();
         let due = later(300);
-        proposals.timeout(due, TICK, &view(0), false, &mut steps);
+        let then = View { agreed: (due.timestamp(), false), ..view(0) };
+        proposals.timeout(due, TICK, &then, false, &mut steps);
         assert_eq!(proposed(&steps), [SystemEntry::Tick(deadline)]);
         let again = timer(&steps, TICK).unwrap();
         steps.clear();
         let ticked = View { tick: deadline, ..view(0) };
         proposals.timeout(Time { monotonic: again, ..due }, TICK, &ticked, false, &mut steps);
         assert_eq!(proposed(&steps), [], "it took effect");
+    }
+
+    #[test]
+    fn a_tick_follows_agreed_time_where_clocks_are_behind_it() {
+        let (mut proposals, mut steps) = (proposals(), Vec::new());
+        let ahead = Timestamp(NOW.wall + 600_000_000);
+        let view = View { agreed: (ahead, true), ..view(0) };
+        proposals.starved(NOW, &view, false, Some(Timestamp(ahead.0 + 300)), &mut steps);
+        assert_eq!((proposed(&steps), timer(&steps, TICK)), (vec![], Some(NOW.monotonic + 600)), "at half speed");
+        steps.clear();
+        let view = View { agreed: (Timestamp(ahead.0 + 300), true), ..view };
+        proposals.timeout(later(600), TICK, &view, false, &mut steps);
+        assert_eq!(proposed(&steps), [SystemEntry::Tick(Timestamp(ahead.0 + 300))]);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Replica<C: Consensus> {
     /// Invariant: `executed` <= `order.height()`.
     executed: SequenceNumber,
     executed_told: SequenceNumber,
+    /// Monotonic time at which the last decision was learnt of.
+    agreed_since: u64,
     checkpoint_wait: u64,
     starved_early: Option<(bool, Option<Timestamp>)>,
     started: bool,
@@ -100,6 +102,7 @@ impl<C: Consensus> Replica<C> {
             next_nonce: 0,
             executed: SequenceNumber::ZERO,
             executed_told: SequenceNumber::ZERO,
+            agreed_since: 0,
             checkpoint_wait: CHECKPOINT_AGAIN_MICROSECONDS,
             starved_early: None,
             started: false,
@@ -192,6 +195,9 @@ impl<C: Consensus> Replica<C> {
                 self.consensus_output(output, out);
             }
             self.admit_offered(now);
+            if self.order.height() != height {
+                self.agreed_since = now.monotonic;
+            }
             if self.order.height() != height && self.started {
                 self.propose(now, out, Proposals::walked);
             }
@@ -212,6 +218,7 @@ impl<C: Consensus> Replica<C> {
             consensus::Output::Attest { nonce } => Output::Attest { nonce },
             consensus::Output::SetTimer { timer, at } => Output::SetTimer { timer, at },
             consensus::Output::Provide(provide) => Output::Provide(provide),
+            consensus::Output::Silence => Output::Silence,
             consensus::Output::Suspect { peer, reason } => Output::Suspect { peer, reason },
             consensus::Output::Offer(frames) => return self.offered.extend(frames),
             consensus::Output::Contradiction(contradiction) => {
@@ -425,6 +432,14 @@ impl<C: Consensus> Replica<C> {
         self.propose(now, out, |proposals, now, view, steps| proposals.starved(now, view, flush, tick, steps));
     }
 
+    /// The agreed time that a decision made now may have, as leaders stamp theirs: the clock's, or where agreed time is
+    /// ahead of it, that of the last decision and half of what has passed since; and whether it is the latter.
+    fn agreed(&self, now: Time) -> (Timestamp, bool) {
+        let since = now.monotonic.saturating_sub(self.agreed_since);
+        let resumed = self.order.timestamp().after(since / 2);
+        if now.timestamp() >= self.order.timestamp() { (now.timestamp(), false) } else { (resumed, true) }
+    }
+
     /// Asks [`Proposals`] what to do and does it.
     fn propose(
         &mut self,
@@ -440,6 +455,7 @@ impl<C: Consensus> Replica<C> {
             mark: self.order.last_mark(),
             mark_due: self.order.mark_due(),
             sessions: self.order.table.len() != 0,
+            agreed: self.agreed(now),
         };
         let mut steps = core::mem::take(&mut self.steps);
         ask(&mut self.proposals, now, &view, &mut steps);

@@ -186,6 +186,10 @@ impl Checker {
                 self.report(Property::NoFalseHalt, format!("replica {replica}, which is correct, stopped: {reason}"));
             }
             // The world looks at these: it knows the clocks, and who is correct.
+            Observation::Silenced => {
+                let text = format!("replica {replica} is shown votes of its register that this does not know");
+                self.report(Property::Durability, text);
+            }
             Observation::Timed(_)
             | Observation::Written { .. }
             | Observation::Spoke { .. }

@@ -48,6 +48,9 @@ pub trait Factory {
         None
     }
 
+    /// Whose register signed the vote or view change that a message shows.
+    fn speaker(&self, bytes: &Bytes) -> Option<ReplicaId>;
+
     /// What a message between replicas is about.
     fn kind(&self, bytes: &Bytes) -> Kind {
         let _ = bytes;
@@ -306,6 +309,8 @@ pub enum Observation {
     },
     /// An entry with this agreed time was given to execution.
     Timed(Timestamp),
+    /// It was shown votes of its register that this does not know.
+    Silenced,
     /// It found itself faulty.
     Halted(String),
     /// It did not let something in.

@@ -72,6 +72,11 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
         A::parent
     }
 
+    fn speaker(&self, bytes: &Bytes) -> Option<ReplicaId> {
+        let consensus = bytes.first() == Some(&0);
+        consensus.then(|| A::spoken(&bytes.slice(1..))).flatten().map(|(replica, _)| replica)
+    }
+
     fn piece_bytes(&self) -> usize {
         self.identities.membership().bounds().piece
     }
@@ -349,6 +354,7 @@ impl<A: Algorithm> Process<A> {
                 NodeEffect::SetTimer { timer, at } => effects.push(Effect::SetTimer { timer: u64::from(timer.0), at }),
                 NodeEffect::Ask { call, target, request } => effects.push(Effect::Ask { call, target, request }),
                 NodeEffect::Provide(provide) => effects.push(Effect::Provide(provide)),
+                NodeEffect::Silenced(_) => effects.push(Effect::Observe(Observation::Silenced)),
                 NodeEffect::Halt(reason) => effects.push(Effect::Observe(Observation::Halted(reason.to_string()))),
                 NodeEffect::Suspect { peer, reason } => {
                     effects.push(Effect::Observe(Observation::Suspected { peer, reason }));

@@ -59,6 +59,10 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
         A::parent
     }
 
+    fn speaker(&self, bytes: &Bytes) -> Option<ReplicaId> {
+        A::spoken(bytes).map(|(replica, _)| replica)
+    }
+
     fn piece_bytes(&self) -> usize {
         self.identities.membership().bounds().piece
     }
@@ -234,6 +238,7 @@ impl<A: Algorithm> Numbers<A> {
                 }
                 ConsensusOutput::Provide(provide) => effects.push(Effect::Provide(provide)),
                 ConsensusOutput::Offer(frames) => offered.extend(frames),
+                ConsensusOutput::Silence => effects.push(Effect::Observe(Observation::Silenced)),
                 ConsensusOutput::Suspect { peer, reason } => {
                     effects.push(Effect::Observe(Observation::Suspected { peer, reason }));
                 }

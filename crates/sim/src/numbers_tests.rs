@@ -1,6 +1,6 @@
 //! The checkers against algorithms that are known to be right or wrong: a checker that cannot fail is worth nothing.
 
-use crate::{Abuse, Algorithm, Identities, Plan, Planted, Property, Random, Scope, run_plan};
+use crate::{Abuse, Algorithm, Identities, Plan, Planted, Property, Random, SECOND, Scope, run_plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
@@ -20,6 +20,14 @@ trait Habit: 'static {
     const INVENTS: bool = false;
     /// Panics at the tenth decision.
     const PANICS: bool = false;
+    /// Decides at times that are so far from the leader's clock.
+    const TIME_OFF: i64 = 0;
+    /// Sends more than a link takes.
+    const SHOUTS: bool = false;
+    /// Suspects its neighbour.
+    const ACCUSES: bool = false;
+    /// Passes on what does not hold.
+    const GARBLES: bool = false;
 }
 
 struct Right;
@@ -41,12 +49,34 @@ impl Habit for Panics {
     const PANICS: bool = true;
 }
 
+struct Hurries;
+impl Habit for Hurries {
+    const TIME_OFF: i64 = 70 * SECOND as i64;
+}
+struct Dawdles;
+impl Habit for Dawdles {
+    const TIME_OFF: i64 = -70 * SECOND as i64;
+}
+struct Shouts;
+impl Habit for Shouts {
+    const SHOUTS: bool = true;
+}
+struct Accuses;
+impl Habit for Accuses {
+    const ACCUSES: bool = true;
+}
+struct Garbles;
+impl Habit for Garbles {
+    const GARBLES: bool = true;
+}
+
 /// Replica 0 orders, for ever; everybody repeats everything now and then. Right as long as nobody lies and replica 0
 /// comes back.
 struct Toy<H> {
     id: ReplicaId,
     membership: Membership,
-    log: Vec<(Digest, Bytes)>,
+    /// Name, agreed time and bytes.
+    log: Vec<(Digest, u64, Bytes)>,
     durable: usize,
     decided: usize,
     known: BTreeSet<Digest>,
@@ -57,37 +87,43 @@ struct Toy<H> {
 #[derive(Clone, Debug)]
 enum Say {
     Frame(Frame),
-    Ordered(u64, Frame),
+    Ordered(u64, u64, Frame),
     WhatIs(u64),
+    Shout,
+    Garble,
 }
 
 impl Verify for Say {
     fn verify(&self, context: &VerifyContext) -> Result<(), Rejected> {
         match self {
-            Self::Frame(frame) | Self::Ordered(_, frame) => frame.verify(context),
-            Self::WhatIs(_) => Ok(()),
+            Self::Frame(frame) | Self::Ordered(_, _, frame) => frame.verify(context),
+            Self::WhatIs(_) | Self::Shout => Ok(()),
+            Self::Garble => Err(Rejected::Inconsistent),
         }
     }
 }
 
 impl unisono_types::Message for Say {
     fn encode(&self, out: &mut Vec<u8>) {
-        let (place, wire): (u64, &[u8]) = match self {
-            Self::Frame(frame) => (u64::MAX, frame.wire()),
-            Self::Ordered(place, frame) => (*place, frame.wire()),
-            Self::WhatIs(place) => (*place, &[]),
+        let (place, time, wire): (u64, u64, &[u8]) = match self {
+            Self::Frame(frame) => (u64::MAX, 0, frame.wire()),
+            Self::Ordered(place, time, frame) => (*place, *time, frame.wire()),
+            Self::WhatIs(place) => (*place, 0, &[]),
+            Self::Shout => (0, 0, &[0; 26 << 20]),
+            Self::Garble => (0, 1, &[]),
         };
-        out.extend_from_slice(&encode(&place));
+        out.extend_from_slice(&encode(&(place, time)));
         out.extend_from_slice(wire);
     }
 
     fn parse(bytes: Bytes, context: &VerifyContext) -> Result<Self, Rejected> {
-        let place: u64 = decode(bytes.get(..8).ok_or(Rejected::Malformed)?, 8).map_err(|_| Rejected::Malformed)?;
-        if bytes.len() == 8 {
-            return Ok(Self::WhatIs(place));
+        let head = bytes.get(..16).ok_or(Rejected::Malformed)?;
+        let (place, time): (u64, u64) = decode(head, 16).map_err(|_| Rejected::Malformed)?;
+        if bytes.len() == 16 {
+            return Ok(if time == 0 { Self::WhatIs(place) } else { Self::Garble });
         }
-        let frame = Frame::parse(context.cluster, bytes.slice(8..), 1 << 16)?;
-        Ok(if place == u64::MAX { Self::Frame(frame) } else { Self::Ordered(place, frame) })
+        let frame = Frame::parse(context.cluster, bytes.slice(16..), 1 << 16)?;
+        Ok(if place == u64::MAX { Self::Frame(frame) } else { Self::Ordered(place, time, frame) })
     }
 }
 
@@ -98,16 +134,16 @@ impl<H: Habit> Consensus for Toy<H> {
 
     fn handle(&mut self, now: Time, input: Input<Say>, outbox: &mut Vec<Output<Say>>) {
         match input {
-            Input::Submit(frame) => self.learn(frame.into_inner(), outbox),
+            Input::Submit(frame) => self.learn(now, frame.into_inner(), outbox),
             Input::Message { from, message } => match message.into_inner() {
-                Say::Frame(frame) => self.learn(frame, outbox),
-                Say::Ordered(place, frame) if place == self.log.len() as u64 && !H::ARRIVAL_ORDER => {
-                    self.append(&frame, outbox);
+                Say::Frame(frame) => self.learn(now, frame, outbox),
+                Say::Ordered(place, time, frame) if place == self.log.len() as u64 && !H::ARRIVAL_ORDER => {
+                    self.append(time, &frame, outbox);
                 }
                 Say::WhatIs(place) if self.id.0 == 0 && place < self.durable as u64 => {
-                    let bytes = self.log[place as usize].1.clone();
+                    let (_, time, bytes) = self.log[place as usize].clone();
                     let frame = Frame::parse(self.membership.configuration().cluster, bytes, 1 << 16).unwrap();
-                    outbox.push(Output::Send { to: from, message: Say::Ordered(place, frame) });
+                    outbox.push(Output::Send { to: from, message: Say::Ordered(place, time, frame) });
                 }
                 _ => {}
             },
@@ -119,6 +155,12 @@ impl<H: Habit> Consensus for Toy<H> {
                 self.decide(self.durable, outbox);
                 outbox.push(Output::Broadcast(Say::WhatIs(self.log.len() as u64)));
                 outbox.extend(self.pending.values().take(20).map(|frame| Output::Broadcast(Say::Frame(frame.clone()))));
+                if self.id.0 == 1 {
+                    let peer = ReplicaId(2);
+                    outbox.extend(H::SHOUTS.then_some(Output::Send { to: peer, message: Say::Shout }));
+                    outbox.extend(H::GARBLES.then_some(Output::Send { to: peer, message: Say::Garble }));
+                    outbox.extend(H::ACCUSES.then_some(Output::Suspect { peer, reason: "its colour" }));
+                }
                 outbox.push(Output::SetTimer { timer: REPEAT, at: Some(now.monotonic + 10_000) });
             }
             _ => {}
@@ -131,8 +173,8 @@ impl<H: Habit> Consensus for Toy<H> {
 
     fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected> {
         let mut log = chain(bytes, context.cluster);
-        let (hash, wire) = log.pop().ok_or(Rejected::Malformed)?;
-        Ok(decision(log.len(), hash, vec![Frame::parse(context.cluster, wire, 1 << 16)?]))
+        let (hash, time, wire) = log.pop().ok_or(Rejected::Malformed)?;
+        Ok(decision(log.len(), time, hash, vec![Frame::parse(context.cluster, wire, 1 << 16)?]))
     }
 
     fn status(&self) -> Status {
@@ -148,40 +190,40 @@ impl<H: Habit> Consensus for Toy<H> {
 }
 
 /// The frames of a block and of all below it, by name.
-fn chain(block: &Bytes, cluster: ClusterId) -> Vec<(Digest, Bytes)> {
-    let wires: Vec<Vec<u8>> = decode(&block[32..], 1 << 24).unwrap();
-    let named = |wire: Vec<u8>| {
+fn chain(block: &Bytes, cluster: ClusterId) -> Vec<(Digest, u64, Bytes)> {
+    let log: Vec<(u64, Vec<u8>)> = decode(&block[32..], 1 << 24).unwrap();
+    let named = |(time, wire): (u64, Vec<u8>)| {
         let wire = Bytes::from(wire);
-        (Frame::parse(cluster, wire.clone(), 1 << 16).unwrap().id(), wire)
+        (Frame::parse(cluster, wire.clone(), 1 << 16).unwrap().id(), time, wire)
     };
-    wires.into_iter().map(named).collect()
+    log.into_iter().map(named).collect()
 }
 
-fn decision(place: usize, hash: Digest, frames: Vec<Frame>) -> Decision {
-    Decision { sequence: SequenceNumber(place as u64 + 1), hash, timestamp: Timestamp(place as u64), frames }
+fn decision(place: usize, time: u64, hash: Digest, frames: Vec<Frame>) -> Decision {
+    Decision { sequence: SequenceNumber(place as u64 + 1), hash, timestamp: Timestamp(time), frames }
 }
 
 impl<H: Habit> Toy<H> {
-    fn learn(&mut self, frame: Frame, outbox: &mut Vec<Output<Say>>) {
+    fn learn(&mut self, now: Time, frame: Frame, outbox: &mut Vec<Output<Say>>) {
         if self.known.contains(&frame.id()) {
             return;
         }
         if self.id.0 == 0 || H::ARRIVAL_ORDER {
-            self.append(&frame, outbox);
+            self.append(now.wall.saturating_add_signed(H::TIME_OFF), &frame, outbox);
         }
         if self.pending.insert(frame.id(), frame.clone()).is_none() {
             outbox.push(Output::Broadcast(Say::Frame(frame)));
         }
     }
 
-    fn append(&mut self, frame: &Frame, outbox: &mut Vec<Output<Say>>) {
+    fn append(&mut self, time: u64, frame: &Frame, outbox: &mut Vec<Output<Say>>) {
         self.known.insert(frame.id());
         self.pending.remove(&frame.id());
         let (sequence, hash) = (SequenceNumber(self.log.len() as u64 + 1), frame.id());
-        let mut bytes = self.log.last().map_or(Digest::ZERO, |(parent, _)| *parent).0.to_vec();
-        self.log.push((hash, frame.wire().clone()));
-        let wires: Vec<Vec<u8>> = self.log.iter().map(|(_, wire)| wire.to_vec()).collect();
-        bytes.extend_from_slice(&encode(&wires));
+        let mut bytes = self.log.last().map_or(Digest::ZERO, |(parent, ..)| *parent).0.to_vec();
+        self.log.push((hash, time, frame.wire().clone()));
+        let log: Vec<(u64, Vec<u8>)> = self.log.iter().map(|(_, time, wire)| (*time, wire.to_vec())).collect();
+        bytes.extend_from_slice(&encode(&log));
         let id = PersistId(self.log.len() as u64);
         outbox.push(Output::Persist { id, record: Record::Block { sequence, hash, bytes: bytes.into() } });
         if H::FORGETS {
@@ -192,7 +234,7 @@ impl<H: Habit> Toy<H> {
 
     fn decide(&mut self, until: usize, outbox: &mut Vec<Output<Say>>) {
         for place in self.decided..until {
-            let (hash, wire) = self.log[place].clone();
+            let (hash, time, wire) = self.log[place].clone();
             assert!(!(H::PANICS && place == 10), "the toy breaks its promise");
             let frame = Frame::parse(self.membership.configuration().cluster, wire, 1 << 16).unwrap();
             let mut frames = vec![frame];
@@ -208,7 +250,7 @@ impl<H: Habit> Toy<H> {
             let sequence = SequenceNumber(place as u64 + 1);
             let record = Record::Commit { sequence, hash, proof: Bytes::from_static(b"proven") };
             outbox.push(Output::Persist { id: PersistId(0), record });
-            outbox.push(Output::Decide(decision(place, hash, frames)));
+            outbox.push(Output::Decide(decision(place, time, hash, frames)));
         }
         self.decided = self.decided.max(until);
     }
@@ -228,7 +270,7 @@ impl<H: Habit> Algorithm for Toy<H> {
         let newest = recovered.blocks.iter().chain(recovered.committed.as_ref().map(|block| &block.bytes));
         let newest = newest.max_by_key(|bytes| bytes.len());
         let log = newest.map_or_else(Vec::new, |bytes| chain(bytes, membership.configuration().cluster));
-        let known = log.iter().map(|(hash, _)| *hash).collect();
+        let known = log.iter().map(|(hash, ..)| *hash).collect();
         let decided = recovered.committed.as_ref().map_or(0, |block| block.sequence.0 as usize);
         let durable = log.len();
         Self { id: replica, membership, durable, decided, log, known, pending: BTreeMap::new(), habit: PhantomData }
@@ -250,7 +292,7 @@ impl<H: Habit> Algorithm for Toy<H> {
 /// What is found in this many seeds without liars.
 fn found<H: Habit>(seeds: u64) -> BTreeSet<Property> {
     let outcomes = (1..=seeds).map(|seed| {
-        let plan = Plan { liars: Vec::new(), ed25519: false, ..Plan::of_seed(seed) };
+        let plan = Plan { liars: Vec::new(), ed25519: false, ..Plan::wide(seed) };
         run_plan::<Toy<H>>(&plan, Scope::Numbers, false)
     });
     outcomes
@@ -274,6 +316,11 @@ fn each_way_of_being_wrong_is_found_by_the_checker_for_it() {
     assert!(found::<Forgets>(8).iter().any(|property| [Property::TrueReplies, Property::EqualLogs].contains(property)));
     assert!(found::<Invents>(2).contains(&Property::Validity));
     assert!(found::<Panics>(2).contains(&Property::NoPanic));
+    assert!(found::<Hurries>(2).contains(&Property::AgreedTime));
+    assert!(found::<Dawdles>(8).contains(&Property::AgreedTime));
+    assert!(found::<Shouts>(1).contains(&Property::MessageLimits));
+    assert!(found::<Accuses>(1).contains(&Property::NoFalseAccusation));
+    assert!(found::<Garbles>(2).contains(&Property::NoFalseAccusation));
 }
 
 #[test]

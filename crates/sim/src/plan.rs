@@ -515,6 +515,8 @@ impl Plan {
         let clients = self.linear_clients + self.busy_clients;
         for liar in &mut self.liars {
             harden(r, liar, clients);
+            // Real signatures are there to be checked, a few of each kind, not by the thousand.
+            liar.floods = liar.floods.filter(|_| !self.ed25519);
         }
         self.after_calm = true;
         self.speed = speed(r, self.replicas);
@@ -530,8 +532,9 @@ impl Plan {
         if r.chance(300) {
             self.storage.fails = r.pick(&[2, 10, 50]);
         }
-        let faulty = self.replicas - (self.replicas / 2 + 1);
-        if self.liars.len() >= faulty || !r.chance(250) {
+        let misled = |(_, fault): &(u64, Fault)| matches!(fault, Fault::ClockJump { replicas, by, .. } if *by > 0 && replicas.is_power_of_two());
+        let misled = self.faults.iter().filter(|fault| misled(fault)).count();
+        if self.liars.len() + misled >= faulty(self.replicas) || !r.chance(250) {
             return;
         }
         let correct: Vec<usize> = (0..self.replicas).filter(|replica| !self.is_liar(*replica)).collect();
@@ -553,6 +556,8 @@ impl Plan {
         let at = r.between(self.heal_at / 5, self.heal_at / 2);
         let short = r.between(self.heal_at / 10, self.heal_at / 3);
         let (second, day) = (SECOND as i64, 86_400 * SECOND as i64);
+        // A correct replica that certifies blocks of tomorrow is as faulty as a liar while these stand.
+        let one = if self.liars.len() < faulty(self.replicas) { one } else { all };
         let (replicas, by, length) = r.pick(&[
             (all, -5 * second, 0),
             (all, -60 * second, 0),
@@ -581,12 +586,15 @@ impl Plan {
     /// Minutes in which messages take seconds, or in which liars go about their business.
     fn long_trouble(&mut self, r: &mut Random) {
         let minute = 60 * SECOND;
-        let (delay, length) = match r.below(100) {
+        let (delay, length) = match r.below(200) {
             0 => (6 * SECOND, 20 * minute),
-            1..=3 => (r.between(2 * SECOND, 6 * SECOND), r.between(minute, 3 * minute)),
-            4 | 5 => (0, r.between(minute, 2 * minute)),
+            1..=5 => (r.between(2 * SECOND, 6 * SECOND), r.between(minute, 3 * minute)),
+            6..=8 => (0, r.between(minute, 2 * minute)),
             _ => return,
         };
+        if self.ed25519 {
+            return;
+        }
         if delay > 0 {
             self.faults.push((self.heal_at - 1, Fault::SlowNetwork { delay, length }));
         }
@@ -624,6 +632,11 @@ impl Plan {
     pub fn is_liar(&self, replica: usize) -> bool {
         self.liars.iter().any(|liar| liar.replica == replica)
     }
+}
+
+/// f.
+const fn faulty(replicas: usize) -> usize {
+    replicas - (replicas / 2 + 1)
 }
 
 fn parameters(primaries: u32, steps: u32, order: Order, flush_rounds: u32) -> Parameters {
@@ -706,7 +719,7 @@ fn speed(r: &mut Random, replicas: usize) -> SpeedPlan {
 /// Strategies on top of its habits; each by chance, most liars with one to three of them.
 fn harden(r: &mut Random, liar: &mut LiarPlan, clients: usize) {
     liar.keeps_seat = true;
-    liar.interval = r.pick(&[5, 10, 20, 50]) * MILLISECOND;
+    liar.interval = r.pick(&[10, 20, 50, 100]) * MILLISECOND;
     // Who never speaks is tried in every other plan; here it speaks.
     liar.silent = liar.silent.min(100);
     let sometimes = |r: &mut Random, limit: u64| if r.chance(250) { r.between(1, limit) } else { 0 };

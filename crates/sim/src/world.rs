@@ -69,8 +69,8 @@ pub struct World {
     decided_at: u64,
     /// Agreed time, as far as a correct replica has executed it.
     agreed: u64,
-    /// The greatest that a correct clock ever read, before it was set.
-    greatest_clock: u64,
+    /// The greatest that a correct clock read before it was set, and when that was.
+    greatest_clock: (u64, u64),
     /// Who sent what is handled just now, if that is a replica.
     speaker: Option<usize>,
     /// Signatures checked so far.
@@ -106,6 +106,8 @@ struct Host {
     paused: bool,
     backlog: Vec<Event>,
     liar: Option<Liar>,
+    /// Where its register stood when that was last looked at.
+    stood: RegisterState,
     /// When its register last signed something that a liar asked for.
     spoke: u64,
     /// When its cores were made.
@@ -174,7 +176,7 @@ impl World {
             awaited_since: 0,
             decided_at: 0,
             agreed: 0,
-            greatest_clock: 0,
+            greatest_clock: (0, 0),
             speaker: None,
             checked: parts.checked,
             effects: Vec::new(),
@@ -477,7 +479,7 @@ impl World {
     fn deliver(&mut self, replica: usize, from: usize, life: u64, bytes: Bytes) {
         let replicas = self.hosts.len();
         let now = self.now;
-        if self.is_ignored(replica, from >= replicas, &bytes) {
+        if self.is_ignored(replica, from >= replicas, &bytes) || self.accuses_itself(replica, &bytes) {
             return;
         }
         let core = match &mut self.hosts[replica].liar {
@@ -572,6 +574,7 @@ impl Host {
             paused: false,
             backlog: Vec::new(),
             liar,
+            stood: RegisterState::default(),
             spoke: 0,
             seated: 0,
             jumped: 0,

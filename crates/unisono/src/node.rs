@@ -22,6 +22,7 @@
 
 mod administer;
 mod checking;
+mod contradiction;
 mod core;
 mod counters;
 #[cfg(feature = "liar")]

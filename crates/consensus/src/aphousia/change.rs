@@ -33,9 +33,9 @@ pub(super) struct Changes {
 /// The wait for the oldest entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Patience {
-    since: u64,
+    pub(super) since: u64,
     /// Arrival of the entry that is waited for; `None` while only the view is unfinished.
-    subject: Option<u64>,
+    pub(super) subject: Option<u64>,
     forwarded: bool,
     lost: bool,
     /// Bytes of large blocks decided meanwhile, and how many blocks that were.
@@ -114,6 +114,7 @@ impl<R: Rules> Instance<R> {
         self.seat.step = unisono_types::Step(0);
         self.seat.last = change.last;
         self.patience = None;
+        self.watch.enter(now);
         self.changes.retries = 0;
         self.changes.changes.insert(self.me(), change);
         // Own blocks that the register never stood by are nothing now; their frames are.
@@ -171,11 +172,15 @@ impl<R: Rules> Instance<R> {
     }
 
     /// How long the oldest entry may wait.
-    fn timeout_micros(&self, now: Time) -> u64 {
+    pub(super) fn timeout_micros(&self, now: Time) -> u64 {
         let doubled = self.base_timeout_micros(now).saturating_mul(1 << self.changes.backoff);
+        doubled.min(self.rules.timeout_max()).saturating_add(self.transfer_micros())
+    }
+
+    /// The time that bytes need which wait here, or were decided before what is waited for.
+    pub(super) fn transfer_micros(&self) -> u64 {
         let passed = self.patience.as_ref().map_or(0, |patience| patience.passed_bytes);
-        let bytes = self.pending.bytes().saturating_add(passed);
-        doubled.min(self.rules.timeout_max()).saturating_add(self.rules.transfer_micros(bytes as u64))
+        self.rules.transfer_micros(self.pending.bytes().saturating_add(passed) as u64)
     }
 
     /// The way has become much shorter: what was doubled while it was long is not needed any more.
@@ -208,6 +213,9 @@ impl<R: Rules> Instance<R> {
         if up {
             self.changes.down.remove(&peer);
             outbox.push(Output::Send { to: peer, message: self.position() });
+            if let Some(newest) = self.newest.get(&peer) {
+                outbox.push(Output::Send { to: peer, message: Message::Vote(*newest) });
+            }
             self.probe(now, outbox);
         } else if self.settings.membership.member(peer).is_some() && peer != self.me() {
             self.changes.down.insert(peer);
@@ -240,12 +248,14 @@ impl<R: Rules> Instance<R> {
     /// Whether the reason for that wish still stands.
     fn wish_stands(&self) -> bool {
         let lost = self.patience.as_ref().is_some_and(|patience| patience.lost);
-        self.wishes_onward() && (lost || self.changes.down.contains(&self.next_leader()))
+        let slow = self.watch.has_found(self.seat.view);
+        self.wishes_onward() && (lost || slow || self.changes.down.contains(&self.next_leader()))
     }
 
     /// A block was decided. What waits behind large ones may take longer, but not behind ever more of them: an entry
     /// that was shown to the leader stands in the block after those in flight.
     pub(super) fn block_passed(&mut self, bytes: usize) {
+        self.watch.block_decided();
         let Tuning { in_flight, batch_bytes, .. } = self.settings.tuning;
         if let Some(patience) = self.patience.as_mut().filter(|patience| patience.passed <= in_flight) {
             patience.passed += 1;
@@ -254,11 +264,15 @@ impl<R: Rules> Instance<R> {
     }
 
     /// Something was decided.
-    pub(super) fn made_progress(&mut self, outbox: &mut Vec<Output<Message>>) {
+    pub(super) fn made_progress(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         self.changes.retries = 0;
         self.changes.backoff = self.changes.backoff.saturating_sub(1);
         let waits_for = self.patience.as_ref().map(|patience| patience.subject);
-        if waits_for.is_some_and(|subject| subject.is_none() || subject != self.pending.oldest()) {
+        let decided = waits_for.is_some_and(|subject| subject.is_none() || subject != self.pending.oldest());
+        if decided {
+            self.turn_ended(now, outbox);
+        }
+        if self.rules.patience_is_renewed(decided) {
             self.patience = None;
         }
         self.timers.want(timers::RETRY, None, outbox);
@@ -294,6 +308,7 @@ impl<R: Rules> Instance<R> {
             let patience = self.patience.get_or_insert(fresh);
             patience.subject = patience.subject.or(oldest);
         }
+        self.watch_oldest(now, outbox);
         let timeout = self.timeout_micros(now);
         let patience = self.patience.as_ref();
         let replace = patience.filter(|patience| !patience.lost).map(|patience| patience.since + timeout);

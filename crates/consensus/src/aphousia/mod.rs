@@ -38,6 +38,7 @@ mod rules;
 mod share;
 mod timers;
 mod votes;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,7 @@ use unisono_types::{
     Bytes, Certificate, Digest, Epoch, Frame, Membership, RegisterView, Rejected, ReplicaId, SequenceNumber, Signer,
     Step, Time, Verifier, VerifyContext, View, VotePosition,
 };
+use watch::Watch;
 
 /// What an instance is made with.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -180,10 +182,13 @@ pub struct Instance<R> {
     changes: Changes,
     time: AgreedTime,
     distance: Distance,
+    watch: Watch,
     catchup: CatchUp,
     timers: Timers,
     /// Certificates of blocks that are not here, the newest few of each replica.
     early: BTreeMap<ReplicaId, Vec<Certificate>>,
+    /// The newest certificate of each peer: shown to it when its link comes up, in case its register has lost it.
+    newest: BTreeMap<ReplicaId, Certificate>,
     patience: Option<Patience>,
     stable: Option<StableCheckpoint>,
     next_persist: PersistId,
@@ -241,9 +246,11 @@ impl<R: Rules> Instance<R> {
             changes: Changes::default(),
             time: AgreedTime::default(),
             distance: Distance::default(),
+            watch: Watch::default(),
             catchup: CatchUp::default(),
             timers: Timers::default(),
             early: BTreeMap::new(),
+            newest: BTreeMap::new(),
             patience: None,
             stable: None,
             next_persist: PersistId(0),
@@ -322,6 +329,7 @@ impl<R: Rules> Instance<R> {
         }
         match message {
             Message::Block(block) => self.receive_block(now, from, block, outbox),
+            Message::Vote(certificate) if self.is_unknown_own(&certificate) => self.fall_silent(outbox),
             Message::Vote(certificate) => self.receive_vote(from, certificate, outbox),
             Message::Wish(wish) => self.changes.add_wish(wish),
             Message::ViewChange(entered) => self.changes.add_change(entered),
@@ -353,6 +361,7 @@ impl<R: Rules> Instance<R> {
         match timer {
             timers::REPLACE => self.lose_patience(outbox),
             timers::FORWARD => self.forward(now, outbox),
+            timers::TELL => self.tell_leader(now, outbox),
             timers::RETRY => self.retry(now, outbox),
             timers::STATUS => {
                 outbox.push(Output::Broadcast(self.position()));
@@ -388,6 +397,20 @@ impl<R: Rules> Instance<R> {
                 outbox.push(Output::Suspect { peer: self.me(), reason: "the own vote register refuses" });
             }
             _ => {} // the answer to nothing that is asked any more
+        }
+    }
+
+    /// Whether this is a vote of the own register beyond where that stands: it started from less than it has said.
+    fn is_unknown_own(&self, certificate: &Certificate) -> bool {
+        let VotePosition { view, step, .. } = certificate.vote;
+        let asked = self.seat.call == Some(Call::Certify(certificate.vote));
+        certificate.replica == self.me() && !asked && (view.view(), step) > (self.seat.view, self.seat.step)
+    }
+
+    fn fall_silent(&mut self, outbox: &mut Vec<Output<Message>>) {
+        if !self.seat.mute {
+            self.seat.mute = true;
+            outbox.push(Output::Silence);
         }
     }
 

@@ -90,6 +90,16 @@ impl Pending {
         self.index.contains_key(frame) || self.chained.contains(frame)
     }
 
+    /// Whether what has waited longest stands in a block of the chain.
+    pub(super) fn oldest_is_proposed(&self) -> bool {
+        let entry = self.entries.first_key_value();
+        let block = self.blocks.values().map(|(arrival, _)| *arrival).min();
+        match (entry, block) {
+            (Some((arrival, entry)), block) => entry.proposed || block.is_some_and(|block| block < *arrival),
+            (None, block) => block.is_some(),
+        }
+    }
+
     /// Takes an admitted frame in; whether it is new and found room.
     pub(super) fn add(&mut self, frame: &Frame) -> bool {
         let (owner, bytes, system) = (Owner::of(frame), frame.wire().len(), is_system(frame));
@@ -262,6 +272,12 @@ impl Pending {
             }
         }
         frames
+    }
+
+    /// The frame that is to be shown first, if one waits that stands in no block of the chain.
+    pub(super) fn first_to_show(&self) -> Vec<Frame> {
+        let first = self.to_show(1).into_iter().next().and_then(|arrival| self.entries.get(&arrival));
+        first.map(|entry| entry.frame.clone()).into_iter().collect()
     }
 
     fn to_show(&self, bytes: usize) -> Vec<u64> {

@@ -41,11 +41,15 @@ pub enum Planted {
     AheadCounted,
     /// One bound for the blocks that all peers have sent together.
     SharesInCommon,
+    /// Whatever is decided renews the patience for the oldest entry.
+    AnyDecisionRenews,
+    /// A slow leader keeps its place as long as each entry is decided within its time-out.
+    SlowLeaderExcused,
 }
 
 impl Planted {
     /// Those that ordinary storms find.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::QuorumOffByOne,
         Self::GreatestLastForgotten,
         Self::VoidFramesForgotten,
@@ -59,6 +63,8 @@ impl Planted {
         Self::SizeAccuses,
         Self::OneWordBelieved,
         Self::TurnsNeverEnd,
+        Self::AnyDecisionRenews,
+        Self::SlowLeaderExcused,
     ];
     /// Those that take sizes and times that the storms do not reach: each is found by a story.
     pub const STORIES: [Self; 3] = [Self::GroupsUncut, Self::AheadCounted, Self::SharesInCommon];
@@ -83,6 +89,8 @@ impl Planted {
             Self::GroupsUncut => "catch-up-hands-on-whole-groups",
             Self::AheadCounted => "blocks-ahead-counted",
             Self::SharesInCommon => "undecided-blocks-share-one-bound",
+            Self::AnyDecisionRenews => "any-decision-renews-patience",
+            Self::SlowLeaderExcused => "slow-leader-excused",
         }
     }
 
@@ -106,6 +114,8 @@ impl Planted {
             Self::GroupsUncut => "decided runs of any length travel in pieces of bounded size",
             Self::AheadCounted => "views that decide nothing do not stop correct replicas",
             Self::SharesInCommon => "what f members send takes no room from a correct proposer",
+            Self::AnyDecisionRenews => "patience starts anew only when the oldest entry is decided",
+            Self::SlowLeaderExcused => "a leader that is slower than others were is replaced",
         }
     }
 }
@@ -184,6 +194,14 @@ impl Rules for Planted {
 
     fn is_turn_over(&self, elapsed_micros: u64, turn_micros: u64) -> bool {
         *self != Self::TurnsNeverEnd && Standard.is_turn_over(elapsed_micros, turn_micros)
+    }
+
+    fn patience_is_renewed(&self, oldest_decided: bool) -> bool {
+        *self == Self::AnyDecisionRenews || Standard.patience_is_renewed(oldest_decided)
+    }
+
+    fn turn_is_slow(&self, turn: u64, excused: u64) -> bool {
+        *self != Self::SlowLeaderExcused && Standard.turn_is_slow(turn, excused)
     }
 }
 

@@ -110,6 +110,16 @@ pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
     fn is_turn_over(&self, elapsed_micros: u64, turn_micros: u64) -> bool {
         elapsed_micros >= turn_micros
     }
+
+    /// Whether the patience for the oldest entry starts anew now that something was decided: only when that entry was.
+    fn patience_is_renewed(&self, oldest_decided: bool) -> bool {
+        oldest_decided
+    }
+
+    /// Whether a leader's turn takes too long.
+    fn turn_is_slow(&self, turn: u64, excused: u64) -> bool {
+        turn > excused
+    }
 }
 
 /// The rules as they are.

@@ -17,6 +17,8 @@ pub(super) const STATUS: TimerId = TimerId(3);
 pub(super) const LINK: TimerId = TimerId(4);
 /// A block waits for its timestamp to be near enough.
 pub(super) const CLOCK: TimerId = TimerId(5);
+/// Shows the leader what has waited longest.
+pub(super) const TELL: TimerId = TimerId(6);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Timer {

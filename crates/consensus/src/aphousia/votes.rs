@@ -141,6 +141,9 @@ impl<R: Rules> Instance<R> {
 
     /// Whether a vote is new and names what is not decided.
     pub(super) fn wants_vote(&self, certificate: &Certificate) -> bool {
+        if self.is_unknown_own(certificate) {
+            return true;
+        }
         if self.is_past(&certificate.vote) {
             return false;
         }
@@ -163,6 +166,10 @@ impl<R: Rules> Instance<R> {
         outbox: &mut Vec<Output<Message>>,
     ) {
         let vote = certificate.vote;
+        let place = |certificate: &Certificate| (certificate.vote.view, certificate.vote.step);
+        if self.newest.get(&certificate.replica).is_none_or(|newest| place(newest) < place(&certificate)) {
+            self.newest.insert(certificate.replica, certificate);
+        }
         if self.is_past(&vote) {
             return;
         }
@@ -376,7 +383,7 @@ impl<R: Rules> Instance<R> {
             self.link(hash, outbox);
         }
         self.watch_blocks(outbox);
-        self.made_progress(outbox);
+        self.made_progress(now, outbox);
         self.time_agreed(now, timestamp, since, outbox);
     }
 }

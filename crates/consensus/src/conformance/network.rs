@@ -20,6 +20,9 @@ const AGREED_TIME_AHEAD_MAX: u64 = 61_000_000;
 /// Bytes of decided blocks in one answer from the log.
 const PROVIDE_BYTES: usize = 32 * 1024;
 
+/// By how much a slow replica is late: a time-out passes only just not.
+const SLOW_MICROS: u64 = 100_000;
+
 /// How kind the world is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Conditions {
@@ -53,6 +56,8 @@ pub enum Behaviour {
     Corrupting,
     /// Repeats whatever it has ever said, and forgets to say things.
     Replaying,
+    /// Says everything late.
+    Slow,
 }
 
 enum Write {
@@ -479,6 +484,12 @@ impl<S: Subject> Network<S> {
                 }
             }
             Output::Offer(frames) => self.replica(id).offered.extend(frames),
+            Output::Silence => {
+                let what = format!("{id:?} is told of votes of its own that its register does not know");
+                if self.replica(id).behaviour == Behaviour::Correct {
+                    self.violation.get_or_insert(Violation(what));
+                }
+            }
             Output::Contradiction(contradiction) => {
                 let Contradiction { sequence, ours, theirs, .. } = contradiction;
                 let what = format!("{id:?} has proof of two histories at {sequence:?}: {ours:?} and {theirs:?}");
@@ -559,10 +570,11 @@ impl<S: Subject> Network<S> {
         }
         let Conditions { loss, duplication, delay: (least, most), bandwidth, .. } = self.conditions;
         let transfer = (bytes.len() as u64).saturating_mul(1_000).checked_div(bandwidth).unwrap_or(0);
+        let late = if self.replica(from).behaviour == Behaviour::Slow { SLOW_MICROS } else { 0 };
         let copies = if self.random.chance(duplication) { 2 } else { 1 };
         for _ in 0..copies {
             if !self.random.chance(loss) {
-                let at = self.now + transfer + self.random.between(least, most);
+                let at = self.now + late + transfer + self.random.between(least, most);
                 self.schedule(at, Event::Deliver { from, to, bytes: bytes.clone() });
             }
         }

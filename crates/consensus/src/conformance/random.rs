@@ -183,9 +183,14 @@ impl Run {
         while self.report.liars < count {
             let id = ReplicaId(random.below(network.cluster().membership().len() as u64) as u16);
             if self.correct.remove(&id) {
-                let behaviours =
-                    [Behaviour::Silent, Behaviour::Equivocating, Behaviour::Corrupting, Behaviour::Replaying];
-                network.set_behaviour(id, behaviours[random.below(4) as usize]);
+                let behaviours = [
+                    Behaviour::Silent,
+                    Behaviour::Equivocating,
+                    Behaviour::Corrupting,
+                    Behaviour::Replaying,
+                    Behaviour::Slow,
+                ];
+                network.set_behaviour(id, behaviours[random.below(5) as usize]);
                 self.report.liars += 1;
             }
         }

@@ -4,7 +4,7 @@
 //!   cluster 3 [rotation 1] [seed 2]   a new network of three, calm: every message and sync takes a millisecond; liars
 //!                              draw from the seed
 //!   start all | start r0       (re)starts from the disk            crash r0 | crash all
-//!   submit r0 a                hands a frame named a to r0         behave r0 silent|equivocating|corrupting|replaying
+//!   submit r0 a                hands a frame named a to r0         behave r0 silent|equivocating|corrupting|replaying|slow
 //!   cut r0 r1                  no message passes between them      mend
 //!   link r0 down|up            the others are told                 run 5ms
 //!   quiet                      what happens next is not logged     loud
@@ -127,6 +127,7 @@ impl<S: Subject> Story<S> {
                     "equivocating" => Behaviour::Equivocating,
                     "corrupting" => Behaviour::Corrupting,
                     "replaying" => Behaviour::Replaying,
+                    "slow" => Behaviour::Slow,
                     _ => return None,
                 };
                 network.set_behaviour(replica(who)?, behaviour);

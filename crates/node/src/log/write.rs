@@ -118,9 +118,14 @@ impl Writer {
             return Ok(());
         }
         for entry in entries {
-            if let Entry::Register(record) = entry {
-                self.mark.reserve(record.state, self.segment)?;
+            match entry {
+                Entry::Register(record) => self.mark.reserve(record.state, self.segment)?,
+                Entry::Lost(lost) => self.mark.lose(*lost)?,
+                _ => {}
             }
+        }
+        if entries.iter().all(|entry| matches!(entry, Entry::Lost(_))) {
+            return Ok(());
         }
         self.group(None, entries)?;
         for entry in entries {
@@ -136,8 +141,8 @@ impl Writer {
             Entry::Register(record) => Some(record.encode()),
             _ => None,
         });
-        let others =
-            entries.iter().filter(|entry| !matches!(entry, Entry::Register(_))).count() + usize::from(first.is_some());
+        let others = entries.iter().filter(|entry| !matches!(entry, Entry::Register(_) | Entry::Lost(_))).count()
+            + usize::from(first.is_some());
         let need = 3 * SECTOR_BYTES + entries.iter().map(entry_bytes).sum::<u64>();
         if self.at + need > self.length {
             self.next_segment(need)?;
@@ -163,7 +168,7 @@ impl Writer {
                 Entry::Commit { sequence, hash, proof } => {
                     put(&mut buffer, Kind::Commit, &[&sequence.0.to_le_bytes(), &hash.0, proof]);
                 }
-                Entry::Register(_) => {}
+                Entry::Register(_) | Entry::Lost(_) => {}
             }
         }
         if let Some(record) = &register {
@@ -220,6 +225,7 @@ fn entry_bytes(entry: &Entry) -> u64 {
     let payload = match entry {
         Entry::Block { bytes, .. } => bytes.len(),
         Entry::Commit { proof, .. } => proof.len(),
+        Entry::Lost(_) => 0,
         Entry::Register(_) => 0, // at most one is written; its two copies are in the three sectors added to each group
     };
     payload as u64 + 40 + super::record::HEADER_BYTES as u64

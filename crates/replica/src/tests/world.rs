@@ -334,6 +334,7 @@ impl<C: Order> World<C> {
                 self.written(id, Input::Answered(answer));
             }
             Output::Provide(provide) => self.provide(id, provide),
+            Output::Silence => unreachable!("registers of this world forget nothing"),
             Output::Suspect { .. } => {}
             Output::SetTimer { timer, at: Some(time) } => {
                 self.nodes[at].timers.insert(timer, time);

@@ -595,7 +595,8 @@ impl Uds {
     /// The thread owns a lock: its time is not before that of those who owned it alone before.
     #[inline]
     fn inherit(&mut self, thread: u32, past: Past, relock: bool) {
-        if !self.plants(Planted::LockCarriesNothing) && !(relock && self.plants(Planted::RelockKeepsNow)) {
+        let keeps = self.plants(Planted::LockCarriesNothing) || relock && self.plants(Planted::RelockKeepsNow);
+        if !keeps {
             self.catch_up(thread, past.carried);
         }
     }

@@ -48,7 +48,8 @@ impl World {
                     }
                     _ => {}
                 }
-                if self.hosts[replica].liar.is_none() {
+                let forgot = matches!(observation, Observation::Silenced) && self.hosts[replica].lost;
+                if self.hosts[replica].liar.is_none() && !forgot {
                     self.checker.observe(replica, observation);
                 }
             }
@@ -93,7 +94,8 @@ impl World {
             None => return,
         };
         let Ok(signed) = signed else { return };
-        self.hosts[replica].spoke = self.now;
+        // Behind the cores' back: it does not count as taking part.
+        self.hosts[replica].stood = self.hosts[replica].register.state();
         for bytes in self.factory.show(ReplicaId(replica as u16), &signed, liar.random()) {
             for to in (0..self.hosts.len()).filter(|to| *to != replica) {
                 if liar.random().chance(700) {

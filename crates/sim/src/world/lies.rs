@@ -39,11 +39,19 @@ impl World {
     /// Answers what a liar's core asked of its register.
     pub(super) fn answer_core(&mut self, replica: usize, core: usize) {
         let Some(seat) = self.hosts[replica].seats.get(core).cloned() else { return };
+        if self.hosts[replica].liar.is_none() {
+            return;
+        }
         for asked in seat.asked() {
             seat.answer(match asked {
                 Asked::Certify(vote) => RegisterAnswer::Certificate(self.certify_lie(replica, vote)),
                 Asked::Advance(view) => RegisterAnswer::ViewChange(self.advance_lie(replica, view)),
             });
+        }
+        let host = &mut self.hosts[replica];
+        let state = host.register.state();
+        if std::mem::replace(&mut host.stood, state) != state {
+            host.spoke = self.now;
         }
     }
 
@@ -149,19 +157,22 @@ impl World {
 
     /// Whether a liar does not let this in.
     pub(super) fn is_ignored(&mut self, replica: usize, from_client: bool, bytes: &Bytes) -> bool {
-        let replicas = self.hosts.len();
         let factory = &self.factory;
         let Some(liar) = &mut self.hosts[replica].liar else { return false };
         let plan = liar.plan();
         if plan.censors.is_none() && plan.ignores == 0 {
             return false;
         }
-        let ignored = liar.ignores(from_client, factory.kind(bytes), |client| {
-            debug_assert!(client < replicas * 64, "clients are few");
-            factory.mentions(bytes, client)
-        });
+        let ignored = liar.ignores(from_client, factory.kind(bytes), |client| factory.mentions(bytes, client));
         self.counts.lies.ignored += u64::from(ignored);
         ignored
+    }
+
+    /// Whether this shows a liar what its register signed behind its cores' back: they need not know.
+    pub(super) fn accuses_itself(&self, replica: usize, bytes: &Bytes) -> bool {
+        self.hosts[replica].liar.is_some()
+            && self.factory.kind(bytes) == Kind::Vote
+            && self.factory.speaker(bytes).is_some_and(|speaker| usize::from(speaker.0) == replica)
     }
 
     /// A liar strikes: by itself, whatever its cores do.

@@ -76,7 +76,7 @@ impl World {
     /// Wall clocks jump.
     pub(super) fn jump(&mut self, replicas: u64, by: i64) {
         self.counts.stress.clock_jumps += 1;
-        self.greatest_clock = self.greatest_correct_clock();
+        self.greatest_clock = (self.greatest_correct_clock(), self.now);
         for replica in (0..self.hosts.len()).filter(|replica| replicas & (1 << replica) != 0) {
             self.hosts[replica].jumped += by;
             self.hosts[replica].clock.shift(by);
@@ -85,7 +85,9 @@ impl World {
 
     pub(super) fn greatest_correct_clock(&self) -> u64 {
         let clocks = self.correct().map(|replica| self.hosts[replica].clock.read(self.now).wall);
-        clocks.max().unwrap_or_default().max(self.greatest_clock)
+        // Agreed time may go on from where clocks that were set back had taken it.
+        let before = self.greatest_clock.0 + (self.now - self.greatest_clock.1);
+        clocks.max().unwrap_or_default().max(before)
     }
 
     /// A correct replica executes an entry with this time.

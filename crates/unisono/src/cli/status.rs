@@ -49,6 +49,9 @@ const COLUMNS: [(&str, &str); 10] = [
 /// Digits of a root that are shown: enough to see that two differ.
 const ROOT_DIGITS: usize = 16;
 
+/// Seconds between agreed time and a replica's clock that a person should know of.
+const SKEW_SHOWN: f64 = 0.5;
+
 fn table(replicas: &[Value]) -> String {
     let mut text = to_table(&COLUMNS, replicas);
     let mut schedules: Vec<String> = replicas.iter().filter(|replica| is_reachable(replica)).map(schedule).collect();
@@ -58,6 +61,17 @@ fn table(replicas: &[Value]) -> String {
         [one] => text.push_str(&format!("schedule  {one}\n")),
         // While a change is on its way; or one of them lags behind.
         several => several.iter().for_each(|one| text.push_str(&format!("schedule  {one} (not all alike just now)\n"))),
+    }
+    for replica in replicas.iter().filter(|replica| is_reachable(replica)) {
+        if let Some(reason) = replica["halted"].as_str() {
+            text.push_str(&format!("REPLICA {} IS HALTED: {reason}\n", replica["id"]));
+        }
+        if let Some(reason) = replica["register"]["lost"].as_str() {
+            text.push_str(&format!("replica {} follows without voting: {reason}\n", replica["id"]));
+        }
+        if let Some(skew) = replica["clock_skew_seconds"].as_f64().filter(|skew| skew.abs() >= SKEW_SHOWN) {
+            text.push_str(&format!("replica {}: agreed time is {skew:+.1} s from its clock\n", replica["id"]));
+        }
     }
     if let Some(height) = differing_height(replicas) {
         text.push_str(&format!("STATE ROOTS DIFFER at height {height}: at least one of these replicas is faulty\n"));
@@ -159,6 +173,19 @@ schedule  uds: n=64 steps=unlimited order=quantum:8 flush-rounds=16 predicate=al
         assert!(table(&[sequential.clone()]).ends_with("schedule  sequential\n"));
         let text = table(&[sequential, replica(1, "bb")]);
         assert_eq!(text.matches("not all alike").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_replica_that_is_halted_silent_or_out_of_time_is_called_out() {
+        let mut one = replica(1, "bb");
+        one["halted"] = "two histories are proven".into();
+        one["register"] = json!({ "mode": "lost", "lost": "the data directory is empty" });
+        one["clock_skew_seconds"] = 600.0.into();
+        let text = table(&[replica(0, "bb"), one]);
+        assert!(text.contains("REPLICA 1 IS HALTED: two histories are proven\n"), "{text}");
+        assert!(text.contains("replica 1 follows without voting: the data directory is empty\n"), "{text}");
+        assert!(text.contains("replica 1: agreed time is +600.0 s from its clock\n"), "{text}");
+        assert_eq!(text.matches("replica 0").count(), 0, "{text}");
     }
 
     #[test]

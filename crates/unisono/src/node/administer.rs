@@ -68,6 +68,8 @@ impl Node {
         let mut answer = admin::describe(&self.ring.replica().status(), self.describe_register(), std::process::id());
         answer["schedule"] = self.config.cluster.schedule.name().into();
         answer["parameters"] = self.parameters();
+        answer["halted"] = self.standing.clone().map_or(Value::Null, Value::String);
+        answer["clock_skew_seconds"] = (self.ring.replica().consensus().status().clock_skew_micros as f64 / 1e6).into();
         let unisono_scheduler::Status { threads, parked, .. } = self.ring.executor().status();
         answer["threads"] = threads.into();
         answer["parked"] = parked.into();

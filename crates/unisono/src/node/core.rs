@@ -88,6 +88,8 @@ pub struct Node {
     /// Peers for which the log is being read.
     providing: BTreeSet<ReplicaId>,
     halted: Option<HaltReason>,
+    /// Why this replica does nothing any more until a person has looked at it; shown meanwhile.
+    pub(super) standing: Option<String>,
     /// A recorded schedule that the administrator is fetching, in canonical bytes.
     pub(super) recorded: Bytes,
     #[cfg(feature = "liar")]
@@ -197,10 +199,14 @@ impl Node {
             providing: BTreeSet::new(),
             recorded: Bytes::new(),
             halted: None,
+            standing: None,
             #[cfg(feature = "liar")]
             liar: super::liar::Liar::start(config),
         };
         node.replay(&recovered)?;
+        if let Some(text) = super::contradiction::found(&config.directory)? {
+            node.stand(text);
+        }
         Ok(node)
     }
 
@@ -473,6 +479,13 @@ impl Node {
                     self.outside.ask(outside::Question { call, target, request });
                 }
                 (Effect::Provide(provide), _) => self.provide(provide),
+                (Effect::Silenced(lost), _) => {
+                    tracing::error!("{}", super::lost_text(lost, &self.config.directory.display().to_string()));
+                }
+                (Effect::Halt(reason @ HaltReason::TwoHistories(_)), _) => {
+                    let text = super::contradiction::keep(&self.config.directory, &reason.to_string());
+                    self.stand(text);
+                }
                 (Effect::Halt(reason), _) => self.halted = Some(reason),
                 (Effect::Suspect { peer, reason }, _) => {
                     metrics::counter!("unisono_suspected_total", "peer" => peer.to_string(), "reason" => reason)
@@ -505,10 +518,21 @@ impl Node {
         drop(tokio::task::spawn_blocking(read));
     }
 
+    /// Does nothing any more but say why.
+    fn stand(&mut self, text: String) {
+        tracing::error!("{text}");
+        self.ring.halt();
+        self.standing = Some(text);
+    }
+
     fn gauge(&mut self, links: &Links) {
         let consensus = self.ring.replica().consensus().status();
         let (executed, queued) = (self.ring.executed(), self.log.queued_bytes());
+        let (halted, silent) = (self.standing.is_some(), self.ring.ledger().lost().is_some());
         let counters = self.ring.probe_mut();
+        counters.halted.set(f64::from(u8::from(halted)));
+        counters.silent.set(f64::from(u8::from(silent)));
+        counters.clock_skew.set(consensus.clock_skew_micros as f64 / 1e6);
         counters.decisions.set(consensus.committed.0 as f64);
         counters.executed.set(executed.0 as f64);
         counters.view.set(f64::from(consensus.view.view().0));

@@ -17,6 +17,12 @@ pub(super) struct Counters {
     pub(super) clients: metrics::Gauge,
     pub(super) peers: metrics::Gauge,
     pub(super) log_queue: metrics::Gauge,
+    /// 1 while a person must look at a proof of two histories.
+    pub(super) halted: metrics::Gauge,
+    /// 1 while the vote register must stay silent.
+    pub(super) silent: metrics::Gauge,
+    /// Seconds that agreed time is ahead of the own clock, where that matters.
+    pub(super) clock_skew: metrics::Gauge,
     pub(super) outgoing: metrics::Gauge,
     pub(super) incoming: metrics::Gauge,
     pub(super) sync: metrics::Histogram,
@@ -39,6 +45,9 @@ impl Counters {
             clients: metrics::gauge!("unisono_client_links"),
             peers: metrics::gauge!("unisono_peer_links_up"),
             log_queue: metrics::gauge!("unisono_log_queue_bytes"),
+            halted: metrics::gauge!("unisono_halted"),
+            silent: metrics::gauge!("unisono_register_silent"),
+            clock_skew: metrics::gauge!("unisono_clock_skew_seconds"),
             outgoing: metrics::gauge!("unisono_peer_bytes_under_way", "direction" => "out"),
             incoming: metrics::gauge!("unisono_peer_bytes_under_way", "direction" => "in"),
             sync: metrics::histogram!("unisono_log_sync_seconds"),

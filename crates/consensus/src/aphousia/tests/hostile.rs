@@ -25,7 +25,7 @@ pub(super) fn says<R: Rules>(instance: &mut Instance<R>, at: u64, message: Messa
     outbox
 }
 
-fn block(cluster: &Cluster, header: Header, payload: usize) -> Block {
+pub(super) fn block(cluster: &Cluster, header: Header, payload: usize) -> Block {
     let frames = vec![cluster.frame(header.step.0 * 7 + header.timestamp.0, &vec![1; payload])];
     let header = Header { inline: inline_digest(&frames), ..header };
     Block::new(cluster.membership().configuration().cluster, header, frames)

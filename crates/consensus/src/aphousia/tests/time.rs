@@ -1,12 +1,13 @@
 //! Clocks that are wrong, ways that are long, blocks that are large: none of them accuses a correct leader or stops it.
 
-use super::hostile::{instance, says};
+use super::hostile::{block, instance, says};
 use crate::aphousia::planted::Planted;
-use crate::aphousia::{Aphousia, Instance, Message, Rules};
-use crate::conformance::{Cluster, Conditions, Network, Subject};
-use crate::{Consensus, Input, RegisterAnswer};
+use crate::aphousia::{Aphousia, CertifiedBlock, Header, Instance, Message, Rules};
+use crate::conformance::{Behaviour, Cluster, Conditions, Network, Subject};
+use crate::{Consensus, Input, Output, RegisterAnswer, TimerId};
+use std::collections::BTreeMap;
 use unisono_trusted::{RegisterState, VoteRegister};
-use unisono_types::{Epoch, Limits, RegisterView, ReplicaId, Signed, Time, View, Wish};
+use unisono_types::{Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Verified, View, Wish};
 
 const SECOND: u64 = 1_000_000;
 const DAY: i64 = 24 * 3_600 * 1_000_000;
@@ -163,14 +164,116 @@ fn large_blocks_depose_nobody() {
             let frame = network.cluster().frame(number, &vec![1; 1_500_000]);
             network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
         }
-        network.trace = Some(Vec::new());
         network.run(3 * SECOND);
-        if std::env::var_os("TR").is_some() {
-            network.trace.iter().flatten().for_each(|l| println!("{l}"));
-        }
         assert_eq!(network.instance(LEADER).unwrap().status().pending, 0);
         view(&network)
     };
     assert_eq!(views(Planted::StampStands), View(0), "a rule that has nothing to do with it");
     assert!(views(Planted::SizeAccuses) > View(0));
+}
+
+#[test]
+fn a_leader_that_is_slower_than_it_need_be_is_replaced_within_two_seconds() {
+    let replaced = |planted, most| {
+        let mut network = network::<Instance<Planted>>(Some(planted));
+        for number in 1..100 {
+            decide(&mut network, number, SECOND);
+        }
+        network.set_behaviour(LEADER, Behaviour::Slow);
+        let since = network.now();
+        let mut number = 100;
+        while view(&network) == View(0) && network.now() < since + most {
+            number += 1;
+            decide(&mut network, number, SECOND);
+        }
+        (view(&network) > View(0)).then(|| network.now() - since)
+    };
+    assert!(replaced(Planted::StampStands, 10 * SECOND).is_some_and(|took| took < 2 * SECOND));
+    assert_eq!(replaced(Planted::SlowLeaderExcused, 10 * SECOND), None);
+}
+
+#[test]
+fn when_all_are_slow_few_views_pass() {
+    for (delay, sync) in [(100_000, 1_000), (1_000, 150_000), (60_000, 60_000)] {
+        let mut network = network::<Aphousia>(None);
+        decide(&mut network, 1, SECOND);
+        network.conditions.delay = (delay, delay);
+        network.conditions.sync = (sync, sync);
+        let since = network.now();
+        let mut number = 1;
+        while network.now() < since + 60 * SECOND {
+            number += 1;
+            decide(&mut network, number, 10 * SECOND);
+        }
+        assert!(number > 60, "{number} decided");
+        assert!(view(&network) <= View(6), "{:?} with delays of {delay} us, syncs of {sync} us", view(&network));
+    }
+}
+
+#[test]
+fn an_entry_shown_to_one_follower_is_told_to_the_leader_before_it_accuses() {
+    let mut network = network::<Aphousia>(None);
+    for number in 1..200 {
+        let frame = network.cluster().frame(number, b"x");
+        network.submit(ReplicaId(1), frame.clone(), "");
+        let since = network.now();
+        while !network.checks.is_decided(&frame.id()) {
+            network.run(1_000);
+            assert!(network.now() < since + 50_000, "the leader is told in time");
+        }
+    }
+    assert_eq!(view(&network), View(0));
+}
+
+/// When a follower wishes for another view although something is decided every 40 ms, just never what it waits for.
+fn wishes_after<R: Rules>(rules: R) -> Option<u64> {
+    let cluster = Cluster::new(3, 0);
+    let mut follower = instance(&cluster, rules);
+    let waiting = Input::Submit(Verified::own(cluster.frame(1_000, b"ignored")));
+    let mut outbox = Vec::new();
+    follower.handle(Time { monotonic: 1, wall: SECOND + 1 }, waiting, &mut outbox);
+    let mut leads = cluster.register(LEADER, RegisterState::default());
+    let mut votes = cluster.register(ReplicaId(1), RegisterState::default());
+    let mut parent = cluster.membership().configuration().digest();
+    let mut timers = BTreeMap::new();
+    for at in (1_000..SECOND).step_by(1_000) {
+        let now = Time { monotonic: at, wall: SECOND + at };
+        let due: Vec<TimerId> = timers.iter().filter(|(_, due)| **due <= at).map(|(timer, _)| *timer).collect();
+        due.into_iter().for_each(|timer| {
+            timers.remove(&timer);
+            follower.handle(now, Input::Timeout(timer), &mut outbox);
+        });
+        if at % 40_000 == 0 {
+            let (step, height) = (Step(at / 40_000), SequenceNumber(at / 40_000));
+            let header = Header { step, height, parent, timestamp: now.timestamp(), ..Header::genesis(Epoch(0)) };
+            let block = block(&cluster, header, 10);
+            parent = block.hash();
+            let vote = block.position();
+            let certificate = Some(leads.certify(vote.view, vote.step, vote.hash).unwrap());
+            let message = Message::Block(CertifiedBlock { certificate, ..CertifiedBlock::bare(block) });
+            let message = Input::Message { from: LEADER, message: Verified::own(message) };
+            follower.handle(now, message, &mut outbox);
+        }
+        while let Some(output) = outbox.pop() {
+            match output {
+                Output::SetTimer { timer, at: Some(at) } => {
+                    timers.insert(timer, at);
+                }
+                Output::Certify { view, step, hash } => {
+                    let answer = RegisterAnswer::Certificate(votes.certify(view, step, hash).unwrap());
+                    follower.handle(now, Input::Answered(answer), &mut outbox);
+                }
+                Output::Broadcast(Message::Wish(_)) => return Some(at),
+                _ => {}
+            }
+        }
+    }
+    assert!(follower.status().committed > SequenceNumber(20), "it has decided the rest");
+    None
+}
+
+#[test]
+fn what_is_decided_beside_the_oldest_entry_excuses_nobody() {
+    assert!(wishes_after(crate::aphousia::Standard).is_some_and(|after| after < 200_000));
+    assert_eq!(wishes_after(Planted::AnyDecisionRenews), None);
 }

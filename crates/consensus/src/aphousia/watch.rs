@@ -1,0 +1,123 @@
+//! A leader that decides a little from time to time, and a lot less than it could, is replaced too.
+//!
+//! ```text
+//!   the oldest entry here   arrives ──(20 ms)──> told to the leader ──────── wait ────────> decided
+//!                                                 or seen in a block          │
+//!   turn = wait / blocks decided meanwhile        slow: beyond what distance, bytes and earlier leaders excuse
+//!   0.6 s of slow turns within 1.5 s              Wish
+//! ```
+//! A leader answers only for what it was told by this replica or shows itself: an entry that a client gave to me alone
+//! accuses nobody. A turn is compared, not a throughput: whatever the load, an entry that the leader knows stands in one
+//! of its next blocks, and a block takes a round trip and two syncs.
+//!
+//! When everything is slow, all leaders are alike: what was too slow once is excused twice over until some leader shows
+//! that it can be done faster. So a change for the worse costs one view, not a storm.
+
+use super::{Instance, Message, Rules, timers};
+use crate::Output;
+use alloc::vec::Vec;
+use unisono_types::{Time, View};
+
+/// No turn below this is slow: half of it is a hiccup of a disk.
+const TURN_MICROS_MIN: u64 = 30_000;
+/// The leader is told after this time, or two round trips if these are longer.
+const TELL_MICROS: u64 = 20_000;
+/// A larger entry is not shown to a leader that is likely to have it.
+const TOLD_BYTES_MAX: usize = 64 * 1024;
+const WINDOW_MICROS: u64 = 1_500_000;
+/// So much waiting for slow turns within a window is a fault.
+const SLOW_MICROS: u64 = 600_000;
+
+/// See the module.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Watch {
+    /// Since when the leader has known the oldest entry.
+    told: Option<u64>,
+    /// Blocks decided since.
+    blocks: u64,
+    window: u64,
+    /// Time of this window that was spent waiting for slow turns.
+    slow: u64,
+    longest: u64,
+    /// Turns up to here are excused.
+    excused: u64,
+    /// The view that was found slow.
+    found: Option<View>,
+}
+
+impl Watch {
+    /// Another view, another leader.
+    pub(super) fn enter(&mut self, now: Time) {
+        *self = Self { window: now.monotonic, excused: self.excused, ..Self::default() };
+    }
+
+    pub(super) const fn block_decided(&mut self) {
+        self.blocks += 1;
+    }
+
+    /// Whether this view's leader was found slow.
+    pub(super) fn has_found(&self, view: View) -> bool {
+        self.found == Some(view)
+    }
+
+    fn begin_window(&mut self, now: u64) {
+        if self.longest > 0 {
+            self.excused = self.excused.min(self.longest.saturating_mul(4));
+        }
+        (self.window, self.slow, self.longest) = (now, 0, 0);
+    }
+}
+
+impl<R: Rules> Instance<R> {
+    /// The oldest entry was decided.
+    pub(super) fn turn_ended(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        let blocks = core::mem::take(&mut self.watch.blocks).max(1);
+        let Some(told) = self.watch.told.take().filter(|_| self.next_leader() != self.me()) else { return };
+        let wait = now.monotonic.saturating_sub(told);
+        let turn = wait / blocks;
+        if now.monotonic.saturating_sub(self.watch.window) > WINDOW_MICROS {
+            self.watch.begin_window(now.monotonic);
+        }
+        self.watch.longest = self.watch.longest.max(turn);
+        let excused = TURN_MICROS_MIN.max(self.distance.needed_micros(now)).max(self.watch.excused);
+        if self.rules.turn_is_slow(turn, excused.saturating_add(self.transfer_micros())) {
+            self.watch.slow = self.watch.slow.saturating_add(wait);
+        }
+        if self.watch.slow >= SLOW_MICROS {
+            self.watch.excused = self.watch.longest.saturating_mul(2);
+            self.watch.begin_window(now.monotonic);
+            self.watch.found = Some(self.seat.view);
+            self.wish(self.seat.view.next(), outbox);
+        }
+    }
+
+    /// Notes when the leader is known to know the oldest entry, and sees to it that it does.
+    pub(super) fn watch_oldest(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        if self.watch.told.is_none() && self.pending.oldest_is_proposed() {
+            (self.watch.told, self.watch.blocks) = (Some(now.monotonic), 0);
+        }
+        let since = self.patience.as_ref().filter(|patience| patience.subject.is_some()).map(|patience| patience.since);
+        let tell = since.filter(|_| self.watch.told.is_none()).map(|since| since + self.tell_micros());
+        self.timers.want(timers::TELL, tell, outbox);
+    }
+
+    fn tell_micros(&self) -> u64 {
+        TELL_MICROS.max(2 * self.distance.round_trip_micros())
+    }
+
+    /// Shows the oldest entry to the leader: one frame, since the leader is likely to have it.
+    pub(super) fn tell_leader(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        let leader = self.next_leader();
+        let frames = self.pending.first_to_show();
+        if frames.is_empty() {
+            return;
+        }
+        // What is not told counts as told much later: at half time all is forwarded.
+        let mut known = now.monotonic.saturating_add(self.timeout_micros(now));
+        if leader != self.me() && frames.iter().all(|frame| frame.wire().len() <= TOLD_BYTES_MAX) {
+            known = now.monotonic.saturating_add(self.distance.round_trip_micros());
+            outbox.push(Output::Send { to: leader, message: Message::Frames(frames) });
+        }
+        (self.watch.told, self.watch.blocks) = (Some(known), 0);
+    }
+}
