@@ -90,11 +90,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(program: &[OsString], arguments: &[OsString]) -> anyhow::Result<Self> {
-        Self::start_as(program, arguments, Build::Plain, Stdio::inherit())
-    }
-
-    fn start_as(program: &[OsString], arguments: &[OsString], build: Build, error: Stdio) -> anyhow::Result<Self> {
+    fn start(program: &[OsString], arguments: &[OsString], build: Build, error: Stdio) -> anyhow::Result<Self> {
         let (executable, prefix) = program.split_first().context("no program")?;
         let mut command = Command::new(executable);
         if build == Build::Liar {
@@ -169,7 +165,7 @@ impl Cluster {
         let words = ["dev", "--redis", "127.0.0.1:0", "--replicas"].map(OsString::from);
         let mut arguments = Vec::from(words);
         arguments.extend([replicas.to_string().into(), "--dir".into(), directory.clone().into_os_string()]);
-        let mut dev = Process::start_as(&program()?, &arguments, build, Stdio::inherit())?;
+        let mut dev = Process::start(&program()?, &arguments, build, Stdio::inherit())?;
         let said = dev.ready().await?;
         let redis = said.get("redis").context("dev did not say where its gateway listens")?.parse()?;
         let ready_after = began.elapsed();
@@ -226,7 +222,7 @@ impl Cluster {
     fn start_again(&mut self, replica: usize, error: Stdio) -> anyhow::Result<Process> {
         let arguments = ["replica".into(), self.replica_directory(replica).into_os_string()];
         self.again.remove(&replica); // the one that was killed
-        Process::start_as(&program()?, &arguments, self.build, error)
+        Process::start(&program()?, &arguments, self.build, error)
     }
 
     /// Waits until a killed replica is no process any more.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
-use unisono_consensus::Consensus;
+use unisono_consensus::Consensus as _;
 use unisono_replica::Input;
 use unisono_types::{Frame, FrameBody, Rejected, Unverified, Verified, encode};
 

@@ -192,7 +192,7 @@ impl Liar {
     fn follow(&self, orders: Orders) {
         let mut state = self.state();
         if state.orders != orders {
-            tracing::warn!(?orders, "this replica lies by order");
+            tracing::warn!(?orders, "new orders");
             state.orders = orders;
             state.random = Random(orders.seed);
         }
