@@ -30,7 +30,7 @@ pub(crate) fn program() -> anyhow::Result<Vec<OsString>> {
 }
 
 /// What `status --json` prints, as far as experiments look at it.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 pub(crate) struct ReplicaStatus {
     pub(crate) id: usize,
     pub(crate) reachable: bool,
@@ -50,6 +50,8 @@ pub(crate) struct ReplicaStatus {
     pub(crate) grant_hash: String,
     #[serde(default)]
     pub(crate) register: RegisterStatus,
+    #[serde(default)]
+    pub(crate) clock_skew_seconds: f64,
 }
 
 /// How the vote register is.
@@ -70,12 +72,12 @@ pub(crate) enum Build {
 }
 
 /// What became of a replica that was started again.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Restarted {
-    /// It ended instead of serving.
-    pub(crate) is_refused: bool,
-    /// Everything on its standard error so far.
-    pub(crate) said: String,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Restarted {
+    /// It serves.
+    Ready,
+    /// It ended with an error.
+    Refused,
 }
 
 #[derive(Deserialize)]
@@ -202,21 +204,27 @@ impl Cluster {
         Ok(())
     }
 
-    /// The same for one that may have reason to refuse, with what it says.
+    /// The same for one that may have reason to refuse. [`said`](Self::said) tells what it says of it.
     pub(crate) async fn restart_or_refusal(&mut self, replica: usize) -> anyhow::Result<Restarted> {
-        let path = self.place.path().join("said");
-        let mut process = self.start_again(replica, std::fs::File::create(&path)?.into())?;
-        let ready = process.ready().await;
-        let said = std::fs::read_to_string(&path)?;
-        let Err(error) = ready else {
+        let mut process = self.start_again(replica, std::fs::File::create(self.said_file())?.into())?;
+        let Err(error) = process.ready().await else {
             self.again.insert(replica, process);
-            return Ok(Restarted { is_refused: false, said });
+            return Ok(Restarted::Ready);
         };
         let ended = tokio::time::timeout(START_TIME, process.child.wait()).await.context(error)??;
         if ended.success() {
-            bail!("replica {replica} ended as if all were well, and said: {said}");
+            bail!("replica {replica} ended as if all were well, and said: {}", self.said()?);
         }
-        Ok(Restarted { is_refused: true, said: std::fs::read_to_string(&path)? })
+        Ok(Restarted::Refused)
+    }
+
+    /// Everything on the standard error of the replica that was last started by [`Self::restart_or_refusal`], so far.
+    pub(crate) fn said(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.said_file())?)
+    }
+
+    fn said_file(&self) -> PathBuf {
+        self.place.path().join("said")
     }
 
     fn start_again(&mut self, replica: usize, error: Stdio) -> anyhow::Result<Process> {

@@ -3,14 +3,22 @@
 //! It must end with one line that says what to do, or follow without voting; the others go on. For the next round it
 //! gets back what it had, log and mark together.
 
-use super::{FaultsArguments, experiment::Experiment, phases::Kind};
-use crate::{cluster::Build, cluster::Restarted};
+use super::{
+    FaultsArguments, PATIENCE,
+    experiment::Experiment,
+    phases::{Kind, rounded},
+};
+use crate::{
+    cluster::{Build, Restarted},
+    results::quantile,
+};
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
 use serde_json::json;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// What became of the data directory.
@@ -24,28 +32,30 @@ enum Damage {
 
 const DAMAGES: [Damage; 4] = [Damage::Emptied, Damage::Older, Damage::CutShort, Damage::Foreign];
 
+/// How often to look whether it votes.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// What stands beside the keys and says that they have spoken.
 const MARK: &str = "register.mark";
 
 pub(super) async fn amnesia(arguments: &FaultsArguments) -> anyhow::Result<()> {
     let mut experiment = Experiment::start(arguments, Build::Plain).await?;
-    let (mut refused, mut follows) = (0, 0);
+    let (mut refused, mut silenced) = (0, Vec::new());
     for round in 0..arguments.rounds {
         let (damage, victim) = (DAMAGES[round % DAMAGES.len()], round % arguments.replicas);
-        let what = forgets(&mut experiment, victim, damage);
-        let restarted = what.await.with_context(|| format!("round {round}: replica {victim}, {damage:?}"))?;
-        let Restarted { is_refused, said } = &restarted;
-        let told = said.lines().filter(|line| line.contains("register.mark") || *is_refused).count();
-        ensure!(told == 1, "replica {victim}, {damage:?}, did not say in one line what to do: {said}");
-        eprintln!("round {:>2}: {damage:?}: {}", round + 1, said.trim());
-        *(if *is_refused { &mut refused } else { &mut follows }) += 1;
+        let after = forgets(&mut experiment, victim, damage);
+        let after = after.await.with_context(|| format!("round {round}: replica {victim}, {damage:?}"))?;
+        refused += usize::from(after.is_none());
+        silenced.extend(after.map(|after| after.as_secs_f64() * 1e3));
     }
     experiment.more.insert("refused", json!(refused));
-    experiment.more.insert("follows", json!(follows));
+    experiment.more.insert("follows", json!(silenced.len()));
+    experiment.more.insert("silenced_ms", json!(rounded(quantile(&mut silenced, 1.0))));
     experiment.finish(arguments).await
 }
 
-async fn forgets(experiment: &mut Experiment, victim: usize, damage: Damage) -> anyhow::Result<Restarted> {
+/// How long after it was ready the replica was silent; `None` when it refused to start.
+async fn forgets(experiment: &mut Experiment, victim: usize, damage: Damage) -> anyhow::Result<Option<Duration>> {
     let directory = experiment.cluster.replica_directory(victim);
     let data = directory.join("data");
     let kept = tempfile::tempdir()?;
@@ -64,14 +74,17 @@ async fn forgets(experiment: &mut Experiment, victim: usize, damage: Damage) -> 
     let before = Before::keep(&directory, kept.path())?;
     damaged(&data, damage, &older, &foreign)?;
     let restarted = experiment.cluster.restart_or_refusal(victim).await?;
+    let silenced = match restarted {
+        Restarted::Ready => Some(silenced(experiment, victim).await?),
+        Restarted::Refused => None,
+    };
     tokio::time::sleep(experiment.length).await;
-    if !restarted.is_refused {
-        let status = experiment.cluster.ask(&[victim]).await?;
-        ensure!(status[0].register.mode == "lost", "it must not vote: {status:?}");
-    }
     experiment.end(phase).await?;
+    let said = experiment.cluster.said()?;
+    ensure!(tells_once(&said, restarted), "it must say in one line what to do: {said}");
+    eprintln!("replica {victim}, {damage:?}: {restarted:?}, silent after {silenced:?}: {}", said.trim());
 
-    if !restarted.is_refused {
+    if restarted == Restarted::Ready {
         experiment.cluster.signal(victim, Signal::KILL)?;
         experiment.cluster.gone(victim).await?;
     }
@@ -79,7 +92,28 @@ async fn forgets(experiment: &mut Experiment, victim: usize, damage: Damage) -> 
     experiment.cluster.restart(victim).await?;
     let status = experiment.cluster.ask(&[victim]).await?;
     ensure!(status[0].register.mode == "durable", "with its own log and mark it votes again: {status:?}");
-    Ok(restarted)
+    Ok(silenced)
+}
+
+/// Waits until the replica knows that it must not vote.
+async fn silenced(experiment: &Experiment, victim: usize) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    loop {
+        let status = experiment.cluster.ask(&[victim]).await?;
+        if status[0].register.mode == "lost" {
+            return Ok(began.elapsed());
+        }
+        ensure!(began.elapsed() < PATIENCE, "it votes with amnesia: {status:?}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// One line names the file to be put back; of one that ends there is no other line.
+fn tells_once(said: &str, restarted: Restarted) -> bool {
+    match restarted {
+        Restarted::Ready => said.lines().filter(|line| line.contains(MARK)).count() == 1,
+        Restarted::Refused => said.lines().count() == 1,
+    }
 }
 
 /// What a replica left, to be put back.
@@ -155,6 +189,14 @@ mod tests {
             entries.map(|one| (one.file_name().into_string().unwrap(), one.metadata().unwrap().len())).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn one_line_tells_what_to_do() {
+        assert!(tells_once("torn\nput back register.mark\n", Restarted::Ready));
+        assert!(!tells_once("torn\n", Restarted::Ready));
+        assert!(tells_once("error: of another replica\n", Restarted::Refused));
+        assert!(!tells_once("a\nb\n", Restarted::Refused) && !tells_once("", Restarted::Refused));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(super) struct Report {
     operations: usize,
     worst_gap_ms: f64,
     views: u64,
+    views_calm: u64,
     throughput_pct: f64,
     throughput_min_pct: f64,
     p99_calm_ms: f64,
@@ -131,7 +132,8 @@ impl Experiment {
             eprintln!("the first error: {first}");
         }
         let (phases, summary) = phases::evaluate(&seeing.events, &self.phases);
-        let Summary { worst_gap_ms, views, throughput_pct, throughput_min_pct, p99_calm_ms, p99_faulty_ms } = summary;
+        let Summary { worst_gap_ms, views, views_calm, throughput_pct, .. } = summary;
+        let Summary { throughput_min_pct, p99_calm_ms, p99_faulty_ms, .. } = summary;
         let report = Report {
             lost: verdicts.lost + self.lost,
             doubled: verdicts.doubled,
@@ -139,6 +141,7 @@ impl Experiment {
             operations: seeing.events.iter().filter(|event| event.returned.is_some()).count(),
             worst_gap_ms,
             views,
+            views_calm,
             throughput_pct,
             throughput_min_pct,
             p99_calm_ms,

@@ -144,6 +144,7 @@ async fn replaced(experiment: &Experiment, leader: usize, length: Duration) -> a
 /// All clocks jump at once, and back.
 pub(super) async fn clock(arguments: &FaultsArguments) -> anyhow::Result<()> {
     let mut experiment = Experiment::start(arguments, Build::Liar).await?;
+    let mut skews = Vec::new();
     for round in 0..arguments.rounds {
         let (name, wall_ms) = JUMPS[round % JUMPS.len()];
         for (name, wall_ms) in [(name.to_owned(), wall_ms), (format!("{name}, and restored"), 0)] {
@@ -159,9 +160,11 @@ pub(super) async fn clock(arguments: &FaultsArguments) -> anyhow::Result<()> {
                 .all_answered(PATIENCE)
                 .await
                 .with_context(|| format!("round {round}: clocks {name}"))?;
-            eprintln!("round {:>2}: clocks {name}, {} operations so far", round + 1, experiment.workload.answered());
+            let skew = skews.last().copied().unwrap_or_default();
+            eprintln!("round {:>2}: clocks {name}, agreed time {skew:.1} s away from them", round + 1);
         }
     }
+    experiment.more.insert("clock_skew_max_s", json!(rounded(quantile(&mut skews, 1.0))));
     experiment.finish(arguments).await
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Figures {
 pub(super) struct Summary {
     pub(super) worst_gap_ms: f64,
     pub(super) views: u64,
+    /// In calm phases, where there should be none either.
+    pub(super) views_calm: u64,
     pub(super) throughput_pct: f64,
     /// Of the slowest faulty phase.
     pub(super) throughput_min_pct: f64,
@@ -102,6 +104,7 @@ fn summary(figures: &[Figures]) -> Summary {
     Summary {
         worst_gap_ms: not_calm().map(|one| one.gap_ms).fold(0.0, f64::max),
         views: not_calm().map(|one| one.views).sum(),
+        views_calm: figures.iter().filter(|one| one.kind == Kind::Calm).map(|one| one.views).sum(),
         throughput_pct: percent(quantile(&mut faulty, 0.5)),
         throughput_min_pct: percent(quantile(&mut faulty, 0.0)),
         ..Summary::default()
@@ -188,7 +191,7 @@ mod tests {
         ];
         let (figures, summary) = evaluate(&events, &phases);
         assert_eq!(figures.iter().map(|one| one.operations).collect::<Vec<_>>(), [11, 5, 11]);
-        assert_eq!(summary.views, 2, "those of calm phases are not the fault's");
+        assert_eq!((summary.views, summary.views_calm), (2, 1), "those of calm phases are not the fault's");
         assert!((summary.throughput_pct - 45.45).abs() < 0.01, "{summary:?}");
         assert!((summary.worst_gap_ms - 1_300.0).abs() < 0.01, "from the fault on, until the answer: {summary:?}");
         assert!((summary.p99_calm_ms - 50.0).abs() < 0.01, "{summary:?}");

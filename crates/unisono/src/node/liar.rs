@@ -65,7 +65,7 @@ pub enum Strategy {
     Slow,
     /// Sends every fourth message with a byte changed.
     Corrupt,
-    /// Sends an old message behind every second one.
+    /// Sends an old message before every second one.
     Replay,
     /// Proposes other blocks to one peer than to the rest.
     Equivocate,
@@ -221,7 +221,7 @@ impl Liar {
             Strategy::Corrupt if state.random.below(4) == 0 => Some(changed(&bytes, &mut state.random)),
             Strategy::Corrupt => Some(bytes),
             Strategy::Replay => {
-                let old = state.some_old().filter(|_| bytes.len() % 2 == 0);
+                let old = if state.random.below(2) == 0 { state.some_old() } else { None };
                 sent.extend(old.map(|old| (Duration::ZERO, to, old)));
                 state.keep(&bytes);
                 Some(bytes)
