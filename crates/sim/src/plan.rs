@@ -532,7 +532,7 @@ impl Plan {
         if r.chance(300) {
             self.storage.fails = r.pick(&[2, 10, 50]);
         }
-        let misled = |(_, fault): &(u64, Fault)| matches!(fault, Fault::ClockJump { replicas, by, .. } if *by > 0 && replicas.is_power_of_two());
+        let misled = |(_, fault): &(u64, Fault)| matches!(fault, Fault::ClockJump { by, .. } if *by > 0);
         let misled = self.faults.iter().filter(|fault| misled(fault)).count();
         if self.liars.len() + misled >= faulty(self.replicas) || !r.chance(250) {
             return;
@@ -556,8 +556,9 @@ impl Plan {
         let at = r.between(self.heal_at / 5, self.heal_at / 2);
         let short = r.between(self.heal_at / 10, self.heal_at / 3);
         let (second, day) = (SECOND as i64, 86_400 * SECOND as i64);
-        // A correct replica that certifies blocks of tomorrow is as faulty as a liar while these stand.
-        let one = if self.liars.len() < faulty(self.replicas) { one } else { all };
+        // A correct replica that certified blocks of tomorrow is as faulty as a liar while these are undecided, also when
+        // its clock is right again: no base may stand on them, and none may leave them out without q others.
+        let day = if self.liars.len() < faulty(self.replicas) { day } else { -60 * second };
         let (replicas, by, length) = r.pick(&[
             (all, -5 * second, 0),
             (all, -60 * second, 0),

@@ -4,7 +4,7 @@
 //! anew only when the OLDEST of these entries is decided: what trickles past it does not excuse a leader.
 
 use super::message::{EnteredView, Message};
-use super::{BACKOFF_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, Tuning, timers};
+use super::{DOUBLINGS_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, Tuning, timers};
 use crate::Output;
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -107,7 +107,7 @@ impl<R: Rules> Instance<R> {
             let base = self.base_timeout_micros(now);
             let before = if self.changes.backoff == 0 { 0 } else { self.changes.backoff_from };
             self.changes.backoff_from = before.max(base);
-            self.changes.backoff = (self.changes.backoff + 1).min(BACKOFF_MAX);
+            self.changes.backoff = self.changes.backoff.saturating_add(1);
             self.time.skipped(&self.rules, skipped);
         }
         self.seat.view = view;
@@ -173,7 +173,7 @@ impl<R: Rules> Instance<R> {
 
     /// How long the oldest entry may wait.
     pub(super) fn timeout_micros(&self, now: Time) -> u64 {
-        let doubled = self.base_timeout_micros(now).saturating_mul(1 << self.changes.backoff);
+        let doubled = self.base_timeout_micros(now).saturating_mul(1 << self.doublings());
         doubled.min(self.rules.timeout_max()).saturating_add(self.transfer_micros())
     }
 
@@ -181,6 +181,11 @@ impl<R: Rules> Instance<R> {
     pub(super) fn transfer_micros(&self) -> u64 {
         let passed = self.patience.as_ref().map_or(0, |patience| patience.passed_bytes);
         self.rules.transfer_micros(self.pending.bytes().saturating_add(passed) as u64)
+    }
+
+    fn doublings(&self) -> u32 {
+        let members = self.settings.membership.len() as u32;
+        self.rules.doublings(self.changes.backoff, members).min(DOUBLINGS_MAX)
     }
 
     /// The way has become much shorter: what was doubled while it was long is not needed any more.
@@ -266,7 +271,7 @@ impl<R: Rules> Instance<R> {
     /// Something was decided.
     pub(super) fn made_progress(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         self.changes.retries = 0;
-        self.changes.backoff = self.changes.backoff.saturating_sub(1);
+        self.changes.backoff = self.changes.backoff.min(super::rules::QUICK_DOUBLINGS).saturating_sub(1);
         let waits_for = self.patience.as_ref().map(|patience| patience.subject);
         let decided = waits_for.is_some_and(|subject| subject.is_none() || subject != self.pending.oldest());
         if decided {

@@ -113,8 +113,8 @@ const TIMEOUT_MICROS_MIN: u64 = 50_000;
 /// Time-outs grow no further.
 const TIMEOUT_MICROS_MAX: u64 = 60_000_000;
 /// How often a time-out may be doubled: from the shortest to the longest and no further.
-const BACKOFF_MAX: u32 = 11;
-const _: () = assert!(TIMEOUT_MICROS_MIN << BACKOFF_MAX >= TIMEOUT_MICROS_MAX);
+const DOUBLINGS_MAX: u32 = 11;
+const _: () = assert!(TIMEOUT_MICROS_MIN << DOUBLINGS_MAX >= TIMEOUT_MICROS_MAX);
 
 impl Default for Tuning {
     fn default() -> Self {

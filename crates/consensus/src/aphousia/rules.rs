@@ -19,6 +19,9 @@ use unisono_types::{Digest, Membership, Quorum, ReplicaId, SequenceNumber, Step,
 /// From here on further penalties last no longer: 2^16 heights.
 const PENALTIES_MAX: u8 = 16;
 
+/// Views without a decision that double the time-out each.
+pub(super) const QUICK_DOUBLINGS: u32 = 4;
+
 /// The decisions of the protocol that a test may replace by a wrong one, to see whether it is found. What ships is the
 /// default of each method, with [`Standard`].
 pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
@@ -70,6 +73,13 @@ pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
     /// The shortest time-out, of what is set and what the measured distance asks for.
     fn base_timeout(&self, least: u64, needed: u64) -> u64 {
         least.max(needed)
+    }
+
+    /// How often the time-out is doubled after so many views without a decision: at each of the first few, then once for
+    /// as many as there are members. So it grows without end while nothing is decided, and yet a few leaders in a row
+    /// that are faulty do not cost minutes when trouble is over.
+    fn doublings(&self, fruitless: u32, members: u32) -> u32 {
+        fruitless.min(QUICK_DOUBLINGS) + fruitless.saturating_sub(QUICK_DOUBLINGS) / members
     }
 
     /// How far a time-out may be doubled, in microseconds.

@@ -113,6 +113,7 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
     let mut durable = scan.durable();
     let mut writer = match &tail {
         Tail::Whole { at, whole, last: Some((file_length, number)) } if at.offset + SECTOR_BYTES <= *file_length => {
+            scan.clear_unborn(*number + 1)?;
             let name = segment_name(*number);
             let file = disk.open(&name).map_err(|error| StorageError::io("opening", &disk.path(&name), error))?;
             let resume = Resume { file, length: *file_length, at: *at, whole: *whole };

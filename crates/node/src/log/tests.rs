@@ -365,6 +365,22 @@ fn a_start_that_is_cut_off_at_any_write_can_be_repeated() {
 }
 
 #[test]
+fn a_segment_that_was_never_written_to_is_in_nobodys_way() {
+    // The process ended while it made the next segment, which the one after it does not need at once.
+    let disk = fresh();
+    drop(written(&disk, 1, 100));
+    let mut files = disk.files();
+    files.insert(segment_name(2), vec![0; 12 << 10]);
+    let disk = MemoryDisk::with(files);
+    let mut log = opened(&disk);
+    for sequence in 2..=20 {
+        log.writer.append(&[block(sequence, 0, 700), register(u8::try_from(sequence).unwrap())]).unwrap();
+    }
+    assert!(disk.files().len() > 3, "several segments");
+    assert_eq!(version(&opened(&disk.crashed()).recovered), Some(20));
+}
+
+#[test]
 fn a_flipped_byte_is_found_or_does_no_harm() {
     let disk = fresh();
     let mut log = written(&disk, 8, 120);

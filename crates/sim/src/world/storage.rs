@@ -152,6 +152,10 @@ impl World {
     pub(super) fn storage_failed(&mut self, replica: usize, error: &StorageError) {
         self.trace.line(self.now, || format!("replica {replica} ends: {error}"));
         self.counts.faults.storage += 1;
+        if self.healed {
+            let text = format!("replica {replica} ends for a disk that is in order: {error}");
+            self.checker.report(Property::Durability, text);
+        }
         let power = matches!(error, StorageError::Io { source, .. } if source.to_string().contains("power"));
         self.end_process(replica, power);
         let at = self.now + self.random.between(1_000, RESTART_MAX);
