@@ -40,22 +40,28 @@ const MARK: &str = "register.mark";
 
 pub(super) async fn amnesia(arguments: &FaultsArguments) -> anyhow::Result<()> {
     let mut experiment = Experiment::start(arguments, Build::Plain).await?;
-    let (mut refused, mut silenced) = (0, Vec::new());
+    let (mut refused, mut silenced, mut lines_max) = (0, Vec::new(), 0);
     for round in 0..arguments.rounds {
         let (damage, victim) = (DAMAGES[round % DAMAGES.len()], round % arguments.replicas);
         let after = forgets(&mut experiment, victim, damage);
-        let after = after.await.with_context(|| format!("round {round}: replica {victim}, {damage:?}"))?;
+        let (after, lines) = after.await.with_context(|| format!("round {round}: replica {victim}, {damage:?}"))?;
+        lines_max = lines_max.max(lines);
         refused += usize::from(after.is_none());
         silenced.extend(after.map(|after| after.as_secs_f64() * 1e3));
     }
     experiment.more.insert("refused", json!(refused));
     experiment.more.insert("follows", json!(silenced.len()));
+    experiment.more.insert("lines_max", json!(lines_max));
     experiment.more.insert("silenced_ms", json!(rounded(quantile(&mut silenced, 1.0))));
     experiment.finish(arguments).await
 }
 
-/// How long after it was ready the replica was silent; `None` when it refused to start.
-async fn forgets(experiment: &mut Experiment, victim: usize, damage: Damage) -> anyhow::Result<Option<Duration>> {
+/// How long after it was ready the replica was silent, `None` when it refused to start; and the lines that say so.
+async fn forgets(
+    experiment: &mut Experiment,
+    victim: usize,
+    damage: Damage,
+) -> anyhow::Result<(Option<Duration>, usize)> {
     let directory = experiment.cluster.replica_directory(victim);
     let data = directory.join("data");
     let kept = tempfile::tempdir()?;
@@ -81,7 +87,8 @@ async fn forgets(experiment: &mut Experiment, victim: usize, damage: Damage) -> 
     tokio::time::sleep(experiment.length).await;
     experiment.end(phase).await?;
     let said = experiment.cluster.said()?;
-    ensure!(tells_once(&said, restarted), "it must say in one line what to do: {said}");
+    let lines = lines_told(&said, restarted);
+    ensure!(lines > 0, "it must say what to do: {said}");
     eprintln!("replica {victim}, {damage:?}: {restarted:?}, silent after {silenced:?}: {}", said.trim());
 
     if restarted == Restarted::Ready {
@@ -92,7 +99,7 @@ async fn forgets(experiment: &mut Experiment, victim: usize, damage: Damage) -> 
     experiment.cluster.restart(victim).await?;
     let status = experiment.cluster.ask(&[victim]).await?;
     ensure!(status[0].register.mode == "durable", "with its own log and mark it votes again: {status:?}");
-    Ok(silenced)
+    Ok((silenced, lines))
 }
 
 /// Waits until the replica knows that it must not vote.
@@ -108,12 +115,9 @@ async fn silenced(experiment: &Experiment, victim: usize) -> anyhow::Result<Dura
     }
 }
 
-/// One line names the file to be put back; of one that ends there is no other line.
-fn tells_once(said: &str, restarted: Restarted) -> bool {
-    match restarted {
-        Restarted::Ready => said.lines().filter(|line| line.contains(MARK)).count() == 1,
-        Restarted::Refused => said.lines().count() == 1,
-    }
+/// How many lines say what to do: those that name the file to be put back, or all of a replica that ends.
+fn lines_told(said: &str, restarted: Restarted) -> usize {
+    said.lines().filter(|line| restarted == Restarted::Refused || line.contains(MARK)).count()
 }
 
 /// What a replica left, to be put back.
@@ -192,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn one_line_tells_what_to_do() {
-        assert!(tells_once("torn\nput back register.mark\n", Restarted::Ready));
-        assert!(!tells_once("torn\n", Restarted::Ready));
-        assert!(tells_once("error: of another replica\n", Restarted::Refused));
-        assert!(!tells_once("a\nb\n", Restarted::Refused) && !tells_once("", Restarted::Refused));
+    fn lines_that_say_what_to_do_are_counted() {
+        assert_eq!(lines_told("torn\nput back register.mark\n", Restarted::Ready), 1);
+        assert_eq!(lines_told("torn\n", Restarted::Ready), 0);
+        assert_eq!(lines_told("error: of another replica\n", Restarted::Refused), 1);
+        assert_eq!(lines_told("", Restarted::Refused), 0);
     }
 
     #[test]

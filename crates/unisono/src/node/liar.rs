@@ -160,6 +160,8 @@ struct State {
     old: VecDeque<Bytes>,
     pool: Vec<Frame>,
     flooded: usize,
+    /// Messages and replies that were falsified by these orders, for people.
+    told: u64,
 }
 
 impl Liar {
@@ -192,7 +194,8 @@ impl Liar {
     fn follow(&self, orders: Orders) {
         let mut state = self.state();
         if state.orders != orders {
-            tracing::warn!(?orders, "new orders");
+            let told = std::mem::take(&mut state.told);
+            tracing::warn!(?orders, told, "new orders, and lies told by those before");
             state.orders = orders;
             state.random = Random(orders.seed);
         }
@@ -208,6 +211,7 @@ impl Liar {
         let mut state = self.state();
         let Orders { strategy, seed, .. } = state.orders;
         let is_victim = self.peers.get(seed as usize % self.peers.len().max(1)) == Some(&to);
+        let truth = vec![(Duration::ZERO, to, bytes.clone())];
         let mut later = Duration::ZERO;
         let mut sent = Sent::new();
         let bytes = match strategy {
@@ -242,18 +246,22 @@ impl Liar {
             Strategy::FeedLaggards => Some(bytes),
         };
         sent.extend(bytes.map(|bytes| (later, to, bytes)));
+        state.told += u64::from(sent != truth);
         sent
     }
 
     /// What a client is told instead, and how much later.
     pub(super) fn reply(&self, reply: &Reply) -> Option<(Duration, Reply)> {
-        let Orders { strategy, seed, .. } = self.state().orders;
-        match strategy {
+        let mut state = self.state();
+        let Orders { strategy, seed, .. } = state.orders;
+        let told = match strategy {
             Strategy::Silent => None,
             Strategy::Slow => Some((lateness(seed), reply.clone())),
             Strategy::WrongReplies => Some((Duration::ZERO, wrong(reply.clone()))),
-            _ => Some((Duration::ZERO, reply.clone())),
-        }
+            _ => return Some((Duration::ZERO, reply.clone())),
+        };
+        state.told += 1;
+        told
     }
 
     /// A flood's next share, for each peer. Empty when nothing else was ordered.
@@ -270,6 +278,7 @@ impl Liar {
         let frames = Message::Frames(state.pool[from..from + FLOOD_FRAMES].to_vec());
         let mut messages = vec![encoded(&PeerMessage::Consensus(frames))];
         messages.extend((0..FLOOD_OLD).filter_map(|_| state.some_old()));
+        state.told += (messages.len() * self.peers.len()) as u64;
         let to_each = |peer: &ReplicaId| messages.iter().map(|bytes| (Duration::ZERO, *peer, bytes.clone())).collect();
         self.peers.iter().flat_map(|peer| -> Sent { to_each(peer) }).collect()
     }
@@ -398,6 +407,7 @@ mod tests {
         let silent = liar(Strategy::Silent, 0);
         assert_eq!(silent.lie(VICTIM, status()), []);
         assert_eq!(silent.lie(OTHER, status()), as_it_is(OTHER, &status()));
+        assert_eq!(silent.state().told, 1);
         let withholding = liar(Strategy::Withhold, 0);
         let block = proposal(&withholding, 1);
         assert_eq!(withholding.lie(VICTIM, block.clone()), []);
@@ -445,6 +455,7 @@ mod tests {
         for _ in 0..FLOOD_POOL / FLOOD_FRAMES {
             assert!(!liar.flood().is_empty(), "it begins again");
         }
+        assert_eq!(liar.state().told, (21 * 2 * (1 + FLOOD_OLD)) as u64);
     }
 
     #[test]
