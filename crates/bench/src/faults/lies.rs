@@ -144,7 +144,7 @@ async fn replaced(experiment: &Experiment, leader: usize, length: Duration) -> a
 /// All clocks jump at once, and back.
 pub(super) async fn clock(arguments: &FaultsArguments) -> anyhow::Result<()> {
     let mut experiment = Experiment::start(arguments, Build::Liar).await?;
-    let mut skews = Vec::new();
+    let mut skews: Vec<f64> = Vec::new();
     for round in 0..arguments.rounds {
         let (name, wall_ms) = JUMPS[round % JUMPS.len()];
         for (name, wall_ms) in [(name.to_owned(), wall_ms), (format!("{name}, and restored"), 0)] {
@@ -155,6 +155,8 @@ pub(super) async fn clock(arguments: &FaultsArguments) -> anyhow::Result<()> {
             }
             tokio::time::sleep(experiment.length).await;
             experiment.end(phase).await?;
+            let status = experiment.cluster.ask_all().await?;
+            skews.extend(status.iter().map(|replica| replica.clock_skew_seconds.abs()));
             experiment
                 .workload
                 .all_answered(PATIENCE)
