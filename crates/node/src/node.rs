@@ -296,6 +296,7 @@ impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {
                 let grants = self.executor.grants(from, limit).into_iter().map(grant_record).collect();
                 self.inputs.push(Input::Grants { query, grants });
             }
+            Output::Silence if self.ledger.lost().is_some() => {} // told before
             Output::Silence => {
                 self.ledger.silence(Lost::Witnessed);
                 effects.push(Effect::Silenced(Lost::Witnessed));

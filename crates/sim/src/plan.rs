@@ -526,7 +526,6 @@ impl Plan {
         self.faults.sort_by_key(|(at, _)| *at);
     }
 
-    /// Clocks that are set, by an administrator or by a time server that was wrong.
     /// Disks fail, and where a replica more may be faulty one loses its log.
     fn spoil_disks(&mut self, r: &mut Random) {
         if r.chance(300) {
@@ -548,6 +547,7 @@ impl Plan {
         self.faults.sort_by_key(|(at, _)| *at);
     }
 
+    /// Clocks that are set, by an administrator or by a time server that was wrong.
     fn clock_trouble(&mut self, r: &mut Random) {
         if !r.chance(200) {
             return;
