@@ -189,7 +189,7 @@ async fn bench_prints_the_fixed_fields() {
     let running = dev(&directory, &[]).await;
     let cluster = ["--cluster", directory.to_str().unwrap()];
     let redis = ["--redis", running.word("redis")];
-    for (target, more) in [(cluster, ["--keys", "3"]), (cluster, ["--rate", "200"]), (redis, ["--size", "10"])] {
+    for (target, more) in [(cluster, ["--keys", "3"]), (cluster, ["--rate", "20"]), (redis, ["--size", "10"])] {
         let mut words = vec!["bench", "--clients", "5", "--outstanding", "2", "--seconds", "0.5", "--json"];
         words.extend(target);
         words.extend(more);

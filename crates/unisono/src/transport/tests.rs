@@ -286,7 +286,8 @@ async fn a_stream_of_pieces_that_nobody_sends_ends_the_link_and_frees_what_it_to
     let mut server = Server::start().await;
     let budget = Budget::new(1 << 20, LARGE);
     let second = [begun(1 << 20, 1), begun(1 << 20, 1)].concat();
-    let cases = [second, begun(LARGE, 1)[4..].to_vec(), begun((25 << 20) + 1, 1), vec![0xff; 4]];
+    let limit = LinkKind::Peer.message_bytes_max(&server.membership.configuration().limits);
+    let cases = [second, begun(LARGE, 1)[4..].to_vec(), begun(limit + 1, 1), vec![0xff; 4]];
     for bytes in cases {
         let mut raw = Raw::new(&mut server, budget.clone()).await;
         raw.send(&bytes).await;
