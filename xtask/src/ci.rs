@@ -33,6 +33,10 @@ const STEPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "a liar",
+        &["run", "--release", "--quiet", "-p", "unisono-bench", "--", "faults", "liar", "--rounds", "1", "--json"],
+    ),
+    (
         "speed",
         &[
             "run",

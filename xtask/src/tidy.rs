@@ -62,6 +62,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let metadata = metadata(root)?;
     let files = tracked(root)?;
     let mut findings = arrows(&metadata);
+    findings.extend(liars(&metadata));
     findings.extend(licences(&metadata));
     let mut names = BTreeSet::new();
     for path in &files {
@@ -150,6 +151,20 @@ fn arrows(metadata: &Value) -> Findings {
             if !may.contains(&to) && !extra.contains(&to) && !itself {
                 findings.push(format!("arrow {name} -> {to} is not allowed (docs/internals/architecture.md)"));
             }
+        }
+    }
+    findings
+}
+
+/// Replicas that lie by order (feature `liar` of `unisono`) are for experiments alone: only bench may ask for them.
+fn liars(metadata: &Value) -> Findings {
+    let mut findings = Findings::new();
+    let holds = |names: &Value| names.as_array().into_iter().flatten().any(|name| name == "liar");
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        let asks = package["dependencies"].as_array().into_iter().flatten().any(|one| holds(&one["features"]));
+        if asks && name != "unisono-bench" || holds(&package["features"]["default"]) {
+            findings.push(format!("{name} asks for the feature `liar`, which only unisono-bench may"));
         }
     }
     findings
@@ -316,6 +331,18 @@ mod tests {
         let in_code = workspace(&[package("unisono-redis", &[("unisono-sim", "normal")])]);
         assert_eq!(arrows(&in_code).len(), 1);
         assert_eq!(arrows(&workspace(&[package("unisono-new", &[])])).len(), 1);
+    }
+
+    #[test]
+    fn a_program_with_liars_is_found() {
+        let with = |name: &str, default: &[&str]| {
+            let dependency = json!({"name": "unisono", "path": "somewhere", "kind": null, "features": ["liar"]});
+            json!({"packages": [{"name": name, "dependencies": [dependency], "features": {"default": default}}]})
+        };
+        assert_eq!(liars(&with("unisono-bench", &[])), Findings::new());
+        assert_eq!(liars(&with("unisono-cli", &[])).len(), 1);
+        assert_eq!(liars(&with("unisono-bench", &["liar"])).len(), 1);
+        assert_eq!(liars(&workspace(&[package("unisono-cli", &[("unisono", "normal")])])), Findings::new());
     }
 
     #[test]

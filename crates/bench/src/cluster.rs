@@ -1,7 +1,7 @@
 //! A cluster of real processes: `dev` started from this program, its processes killed, stopped and started by pid.
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,11 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
+use unisono::{
+    admin::{Administrator, Request},
+    config::AdminConfig,
+    node::liar,
+};
 
 /// How long a process may take to serve. Far above the goals: a slower start is a finding, not an error.
 const START_TIME: Duration = Duration::from_secs(60);
@@ -25,7 +30,7 @@ pub(crate) fn program() -> anyhow::Result<Vec<OsString>> {
 }
 
 /// What `status --json` prints, as far as experiments look at it.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 pub(crate) struct ReplicaStatus {
     pub(crate) id: usize,
     pub(crate) reachable: bool,
@@ -43,6 +48,36 @@ pub(crate) struct ReplicaStatus {
     pub(crate) root_height: u64,
     #[serde(default)]
     pub(crate) grant_hash: String,
+    #[serde(default)]
+    pub(crate) register: RegisterStatus,
+    #[serde(default)]
+    pub(crate) clock_skew_seconds: f64,
+}
+
+/// How the vote register is.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
+pub(crate) struct RegisterStatus {
+    /// `durable`, or `lost` when it must not vote.
+    #[serde(default)]
+    pub(crate) mode: String,
+}
+
+/// Which replicas are started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Build {
+    /// As they ship.
+    Plain,
+    /// They follow orders: [`unisono::node::liar`].
+    Liar,
+}
+
+/// What became of a replica that was started again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Restarted {
+    /// It serves.
+    Ready,
+    /// It ended with an error.
+    Refused,
 }
 
 #[derive(Deserialize)]
@@ -57,14 +92,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(program: &[OsString], arguments: &[OsString]) -> anyhow::Result<Self> {
+    fn start(program: &[OsString], arguments: &[OsString], build: Build, error: Stdio) -> anyhow::Result<Self> {
         let (executable, prefix) = program.split_first().context("no program")?;
-        let mut child = Command::new(executable)
+        let mut command = Command::new(executable);
+        if build == Build::Liar {
+            command.env(liar::VARIABLE, "1");
+        }
+        let mut child = command
             .args(prefix)
             .args(arguments)
             .env("UNISONO_PARENT", std::process::id().to_string()) // it ends when this program ends, however
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(error)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start this program again")?;
@@ -103,10 +143,11 @@ impl Process {
 /// A cluster under experiment.
 pub(crate) struct Cluster {
     directory: PathBuf,
-    _place: tempfile::TempDir,
+    place: tempfile::TempDir,
     dev: Process,
     /// Replicas that were started again, by their numbers.
     again: BTreeMap<usize, Process>,
+    build: Build,
     /// Where the gateway listens.
     pub(crate) redis: SocketAddr,
     pub(crate) replicas: usize,
@@ -116,17 +157,21 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start(replicas: usize) -> anyhow::Result<Self> {
+        Self::start_as(replicas, Build::Plain).await
+    }
+
+    pub(crate) async fn start_as(replicas: usize, build: Build) -> anyhow::Result<Self> {
         let place = tempfile::Builder::new().prefix("unisono-bench-").tempdir()?;
         let directory = place.path().join("cluster");
         let began = Instant::now();
         let words = ["dev", "--redis", "127.0.0.1:0", "--replicas"].map(OsString::from);
         let mut arguments = Vec::from(words);
         arguments.extend([replicas.to_string().into(), "--dir".into(), directory.clone().into_os_string()]);
-        let mut dev = Process::start(&program()?, &arguments)?;
+        let mut dev = Process::start(&program()?, &arguments, build, Stdio::inherit())?;
         let said = dev.ready().await?;
         let redis = said.get("redis").context("dev did not say where its gateway listens")?.parse()?;
         let ready_after = began.elapsed();
-        Ok(Self { directory, _place: place, dev, again: BTreeMap::new(), redis, replicas, ready_after })
+        Ok(Self { directory, place, dev, again: BTreeMap::new(), build, redis, replicas, ready_after })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -135,6 +180,10 @@ impl Cluster {
 
     pub(crate) fn run_directory(&self) -> PathBuf {
         self.directory.join("run")
+    }
+
+    pub(crate) fn replica_directory(&self, replica: usize) -> PathBuf {
+        self.directory.join(format!("replica-{replica}"))
     }
 
     fn pid(&self, replica: usize) -> anyhow::Result<Pid> {
@@ -149,13 +198,64 @@ impl Cluster {
 
     /// Starts a killed replica again, by hand as it were, and waits until it serves.
     pub(crate) async fn restart(&mut self, replica: usize) -> anyhow::Result<()> {
-        let directory = self.directory.join(format!("replica-{replica}"));
-        let arguments = ["replica".into(), directory.into_os_string()];
-        self.again.remove(&replica); // the one that was killed
-        let mut process = Process::start(&program()?, &arguments)?;
+        let mut process = self.start_again(replica, Stdio::inherit())?;
         process.ready().await.with_context(|| format!("replica {replica}"))?;
         self.again.insert(replica, process);
         Ok(())
+    }
+
+    /// The same for one that may have reason to refuse. [`said`](Self::said) tells what it says of it.
+    pub(crate) async fn restart_or_refusal(&mut self, replica: usize) -> anyhow::Result<Restarted> {
+        let mut process = self.start_again(replica, std::fs::File::create(self.said_file())?.into())?;
+        let Err(error) = process.ready().await else {
+            self.again.insert(replica, process);
+            return Ok(Restarted::Ready);
+        };
+        let ended = tokio::time::timeout(START_TIME, process.child.wait()).await.context(error)??;
+        if ended.success() {
+            bail!("replica {replica} ended as if all were well, and said: {}", self.said()?);
+        }
+        Ok(Restarted::Refused)
+    }
+
+    /// Everything on the standard error of the replica that was last started by [`Self::restart_or_refusal`], so far.
+    pub(crate) fn said(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.said_file())?)
+    }
+
+    fn said_file(&self) -> PathBuf {
+        self.place.path().join("said")
+    }
+
+    fn start_again(&mut self, replica: usize, error: Stdio) -> anyhow::Result<Process> {
+        let arguments = ["replica".into(), self.replica_directory(replica).into_os_string()];
+        self.again.remove(&replica); // the one that was killed
+        Process::start(&program()?, &arguments, self.build, error)
+    }
+
+    /// Waits until a killed replica is no process any more.
+    pub(crate) async fn gone(&mut self, replica: usize) -> anyhow::Result<()> {
+        if let Some(mut process) = self.again.remove(&replica) {
+            process.child.wait().await?;
+            return Ok(());
+        }
+        let pid = self.pid(replica)?;
+        while test_kill_process(pid).is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await; // dev has to see it, too
+        }
+        Ok(())
+    }
+
+    /// What these replicas say of themselves, in the order of their numbers.
+    pub(crate) async fn ask(&self, replicas: &[usize]) -> anyhow::Result<Vec<ReplicaStatus>> {
+        let config = AdminConfig::load(self.directory.join("admin"))?;
+        let ids: Vec<_> = config.cluster.membership.ids().filter(|id| replicas.contains(&usize::from(id.0))).collect();
+        let answers = Administrator::new(config).ask_some(&ids, &Request::Status).await;
+        Ok(answers.into_iter().map(serde_json::from_value).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn ask_all(&self) -> anyhow::Result<Vec<ReplicaStatus>> {
+        self.ask(&(0..self.replicas).collect::<Vec<_>>()).await
     }
 
     /// What `unisono status DIR --json` says.

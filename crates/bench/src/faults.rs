@@ -5,6 +5,13 @@
 //!   round    | settled | fault            | start again | caught up | ...
 //!   gap                 <── longest time that some client goes without an answer ──>
 //! ```
+//! Kinds that are held against phases without faults stand in modules of their own (`experiment`, `phases`).
+
+mod away;
+mod disks;
+mod experiment;
+mod lies;
+mod phases;
 
 use crate::{cluster::Cluster, history, results::quantile, workload::Workload};
 use anyhow::{Context, bail};
@@ -26,6 +33,21 @@ pub(crate) struct FaultsArguments {
     /// Clients, each with one operation outstanding.
     #[arg(long, value_name = "N", default_value_t = 8)]
     clients: usize,
+    /// Seconds of a phase, calm or faulty.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    seconds: u64,
+    /// returning: for how many seconds the follower is stopped.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    stopped: u64,
+    /// big-values: how many values each client writes in each phase.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    sets: usize,
+    /// liar: only this strategy, in each round.
+    #[arg(long, value_name = "NAME")]
+    strategy: Option<String>,
+    /// liar: seed of the first round's lies.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -41,6 +63,18 @@ enum Kind {
     Stop,
     /// kill -9 of all at once, started again at once.
     KillAll,
+    /// A Byzantine replica: another strategy in each round, as a follower and as the leader.
+    Liar,
+    /// A leader that is stopped for nine tenths of the time, or sends everything late.
+    SlowLeader,
+    /// Eight clients write values of 14 MB, with all replicas and while one is away.
+    BigValues,
+    /// A replica comes back with its data directory emptied, older, cut short or foreign.
+    Amnesia,
+    /// A follower is stopped for long under load and goes on.
+    Returning,
+    /// The wall clocks of all replicas jump, and jump back.
+    Clock,
 }
 
 /// How long a killed replica stays away.
@@ -73,6 +107,19 @@ pub(crate) async fn execute(arguments: FaultsArguments) -> anyhow::Result<()> {
     if arguments.rounds == 0 || arguments.replicas < 3 || arguments.clients == 0 {
         bail!("an experiment has at least one round, three replicas and one client");
     }
+    match arguments.kind {
+        Kind::Liar => lies::liar(&arguments).await,
+        Kind::SlowLeader => lies::slow_leader(&arguments).await,
+        Kind::Clock => lies::clock(&arguments).await,
+        Kind::BigValues => away::big_values(&arguments).await,
+        Kind::Returning => away::returning(&arguments).await,
+        Kind::Amnesia => disks::amnesia(&arguments).await,
+        Kind::KillEach | Kind::KillLeader | Kind::Stop | Kind::KillAll => outages(arguments).await,
+    }
+}
+
+/// Replicas that end or stop, one fault in each round.
+async fn outages(arguments: FaultsArguments) -> anyhow::Result<()> {
     let mut cluster = Cluster::start(arguments.replicas).await?;
     let workload = Workload::start(cluster.redis, arguments.clients);
     workload.all_answered(PATIENCE).await?;
@@ -139,7 +186,8 @@ async fn fault(cluster: &mut Cluster, kind: Kind, round: usize) -> anyhow::Resul
         Kind::KillLeader => vec![leader(cluster).await?],
         Kind::Stop if round.is_multiple_of(2) => vec![leader(cluster).await?],
         Kind::Stop => vec![(leader(cluster).await? + 1 + round / 2 % (cluster.replicas - 1)) % cluster.replicas],
-        Kind::KillAll => (0..cluster.replicas).collect(),
+        // All others have their own modules.
+        _ => (0..cluster.replicas).collect(),
     };
     if kind == Kind::Stop {
         for victim in &victims {

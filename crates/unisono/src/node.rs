@@ -25,6 +25,8 @@ mod checking;
 mod contradiction;
 mod core;
 mod counters;
+#[cfg(feature = "liar")]
+pub mod liar;
 mod links;
 mod messages;
 mod outside;

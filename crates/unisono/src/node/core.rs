@@ -92,6 +92,8 @@ pub struct Node {
     pub(super) standing: Option<String>,
     /// A recorded schedule that the administrator is fetching, in canonical bytes.
     pub(super) recorded: Bytes,
+    #[cfg(feature = "liar")]
+    liar: Option<Arc<super::liar::Liar>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -198,6 +200,8 @@ impl Node {
             recorded: Bytes::new(),
             halted: None,
             standing: None,
+            #[cfg(feature = "liar")]
+            liar: super::liar::Liar::start(config),
         };
         node.replay(&recovered)?;
         if let Some(text) = super::contradiction::found(&config.directory)? {
@@ -241,6 +245,8 @@ impl Node {
             .executor()
             .set_clock(Arc::new(move || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)));
         let (mut links, mut arrivals) = Links::start(&self.config);
+        #[cfg(feature = "liar")]
+        links.lie(self.liar.clone());
         let acceptor = Acceptor::new(&self.config.host, self.config.cluster.membership.clone());
         let notify = self.notify.clone();
         let accepting =
@@ -301,9 +307,11 @@ impl Node {
 
     fn now(&self) -> Time {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall = micros(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        #[cfg(feature = "liar")]
+        let wall = self.liar.as_ref().map_or(wall, |liar| liar.wall(wall));
         // From 1 on, so that "never" and "at the very start" differ.
-        Time { monotonic: micros(self.started.elapsed()) + 1, wall: micros(wall) }
+        Time { monotonic: micros(self.started.elapsed()) + 1, wall }
     }
 
     fn notice(&mut self, notice: Notice, links: &mut Links) -> Result<(), NodeError> {

@@ -99,6 +99,8 @@ pub(super) struct Links {
     key_budgets: BTreeMap<PublicKey, Budget>,
     client_message_bytes: usize,
     reply_outbox_bytes: usize,
+    #[cfg(feature = "liar")]
+    liar: Option<std::sync::Arc<super::liar::Liar>>,
 }
 
 impl Links {
@@ -129,6 +131,8 @@ impl Links {
             client_message_bytes,
             // Two of the largest answers: one that is being written and one that waits.
             reply_outbox_bytes: 2 * LinkKind::Client.answer_bytes_max(limits),
+            #[cfg(feature = "liar")]
+            liar: None,
         };
         (links, Arrivals { peers, clients })
     }
@@ -249,6 +253,14 @@ impl Links {
     }
 
     pub(super) fn send(&self, to: ReplicaId, message: Bytes) {
+        #[cfg(feature = "liar")]
+        if let Some(liar) = &self.liar {
+            return self.send_lies(liar.lie(to, message));
+        }
+        self.queue(to, message);
+    }
+
+    fn queue(&self, to: ReplicaId, message: Bytes) {
         let Some(peer) = self.peers.get(&to) else { return };
         if !peer.dialed.outbox.push(message) {
             metrics::counter!("unisono_peer_messages_dropped_total", "peer" => to.to_string()).increment(1);
@@ -261,8 +273,16 @@ impl Links {
         }
     }
 
-    /// A client that does not take its answers is closed: it asks again when it is back.
     pub(super) fn reply(&self, connection: ConnectionId, reply: &Reply) {
+        #[cfg(feature = "liar")]
+        if let Some(liar) = &self.liar {
+            return self.reply_lies(connection, liar.reply(reply));
+        }
+        self.queue_reply(connection, reply);
+    }
+
+    /// A client that does not take its answers is closed: it asks again when it is back.
+    fn queue_reply(&self, connection: ConnectionId, reply: &Reply) {
         let Some(client) = self.clients.get(&connection) else { return };
         if !client.outbox.push(Bytes::from(encode(reply))) {
             metrics::counter!("unisono_links_closed_total", "kind" => "client", "reason" => "slow").increment(1);
@@ -277,6 +297,53 @@ impl Links {
     pub(super) fn peers_up(&self) -> usize {
         self.peers.values().filter(|peer| peer.up).count()
     }
+}
+
+/// Lies, in place of what the core said.
+#[cfg(feature = "liar")]
+impl Links {
+    pub(super) fn lie(&mut self, liar: Option<std::sync::Arc<super::liar::Liar>>) {
+        self.liar = liar;
+        let Some(liar) = self.liar.clone() else { return };
+        let outboxes: BTreeMap<_, _> = self.peers.iter().map(|(id, peer)| (*id, peer.dialed.outbox.clone())).collect();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(super::liar::FLOOD).await;
+                for (_, to, message) in liar.flood() {
+                    let _ = outboxes[&to].push(message); // a flood that overflows is one all the same
+                }
+            }
+        });
+    }
+
+    fn send_lies(&self, sent: super::liar::Sent) {
+        for (later, to, message) in sent {
+            let Some(peer) = self.peers.get(&to).filter(|_| !later.is_zero()) else {
+                self.queue(to, message);
+                continue;
+            };
+            push_later(later, peer.dialed.outbox.clone(), message);
+        }
+    }
+
+    fn reply_lies(&self, connection: ConnectionId, reply: Option<(std::time::Duration, Reply)>) {
+        match reply {
+            None => {}
+            Some((later, reply)) if later.is_zero() => self.queue_reply(connection, &reply),
+            Some((later, reply)) => {
+                let Some(client) = self.clients.get(&connection) else { return };
+                push_later(later, client.outbox.clone(), Bytes::from(encode(&reply)));
+            }
+        }
+    }
+}
+
+#[cfg(feature = "liar")]
+fn push_later(later: std::time::Duration, outbox: Outbox, message: Bytes) {
+    tokio::spawn(async move {
+        tokio::time::sleep(later).await;
+        let _ = outbox.push(message); // what does not fit is lost, as on any link
+    });
 }
 
 impl Drop for Links {

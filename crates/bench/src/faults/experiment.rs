@@ -1,0 +1,170 @@
+//! A cluster under a checked load, and its phases.
+
+use super::{
+    FaultsArguments, PATIENCE, SETTLED, caught_up, leader,
+    phases::{self, Figures, Kind, Phase, Summary},
+    roots_equal,
+};
+use crate::{
+    cluster::{Build, Cluster, ReplicaStatus},
+    history,
+    workload::Workload,
+};
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// What every kind of fault reports.
+#[derive(Serialize, Debug)]
+pub(super) struct Report {
+    lost: u64,
+    doubled: u64,
+    roots_equal: bool,
+    operations: usize,
+    worst_gap_ms: f64,
+    views: u64,
+    views_calm: u64,
+    throughput_pct: f64,
+    throughput_min_pct: f64,
+    p99_calm_ms: f64,
+    p99_faulty_ms: f64,
+    rounds: usize,
+    errors: u64,
+    /// What this kind of fault alone has.
+    #[serde(flatten)]
+    more: BTreeMap<&'static str, Value>,
+    phases: Vec<Figures>,
+}
+
+/// A phase that has begun.
+pub(super) struct Open {
+    name: String,
+    kind: Kind,
+    begin: u64,
+    view: u64,
+}
+
+pub(super) struct Experiment {
+    pub(super) cluster: Cluster,
+    pub(super) workload: Workload,
+    /// Length of a phase.
+    pub(super) length: Duration,
+    phases: Vec<Phase>,
+    /// Acknowledged outside the checked load, and not there.
+    pub(super) lost: u64,
+    pub(super) more: BTreeMap<&'static str, Value>,
+}
+
+impl Experiment {
+    pub(super) async fn start(arguments: &FaultsArguments, build: Build) -> anyhow::Result<Self> {
+        let cluster = Cluster::start_as(arguments.replicas, build).await?;
+        let workload = Workload::start(cluster.redis, arguments.clients);
+        workload.all_answered(PATIENCE).await?;
+        let length = Duration::from_secs(arguments.seconds);
+        Ok(Self { cluster, workload, length, phases: Vec::new(), lost: 0, more: BTreeMap::new() })
+    }
+
+    /// Begins a phase. Returns at the very moment, so that a fault may begin with it.
+    pub(super) async fn begin(&self, name: &str, kind: Kind) -> anyhow::Result<Open> {
+        let view = view(&self.cluster.ask_all().await?)?;
+        Ok(Open { name: name.into(), kind, begin: self.workload.now_us(), view })
+    }
+
+    pub(super) async fn end(&mut self, open: Open) -> anyhow::Result<()> {
+        let Open { name, kind, begin, view: before } = open;
+        let end = self.workload.now_us();
+        let views = view(&self.cluster.ask_all().await?)?.saturating_sub(before);
+        self.phases.push(Phase { name, kind, begin, end, views });
+        Ok(())
+    }
+
+    /// A phase in which nothing changes.
+    pub(super) async fn phase(&mut self, name: &str, kind: Kind) -> anyhow::Result<()> {
+        let open = self.begin(name, kind).await?;
+        tokio::time::sleep(self.length).await;
+        self.end(open).await
+    }
+
+    /// Waits until everybody is served and up to date again, then a phase without faults.
+    pub(super) async fn calm(&mut self) -> anyhow::Result<()> {
+        self.settled().await?;
+        self.phase("calm", Kind::Calm).await
+    }
+
+    /// Waits until every client is served and every replica is where the foremost was.
+    pub(super) async fn settled(&self) -> anyhow::Result<()> {
+        self.workload.all_answered(PATIENCE).await?;
+        let all: Vec<usize> = (0..self.cluster.replicas).collect();
+        let height = super::highest(&self.cluster).await?;
+        caught_up(&self.cluster, &all, height, Instant::now()).await?;
+        tokio::time::sleep(SETTLED).await;
+        Ok(())
+    }
+
+    /// The leader, and a follower that differs from round to round.
+    pub(super) async fn leader_and_follower(&self, round: usize) -> anyhow::Result<(usize, usize)> {
+        let leader = leader(&self.cluster).await?;
+        let replicas = self.cluster.replicas;
+        Ok((leader, (leader + 1 + round % (replicas - 1)) % replicas))
+    }
+
+    pub(super) async fn stop_for(&self, replica: usize, time: Duration) -> anyhow::Result<()> {
+        self.cluster.signal(replica, Signal::STOP)?;
+        tokio::time::sleep(time).await;
+        self.cluster.signal(replica, Signal::CONT)
+    }
+
+    /// Ends it, prints what was seen, and fails when that is not what a correct store shows.
+    pub(super) async fn finish(self, arguments: &FaultsArguments) -> anyhow::Result<()> {
+        let seeing = self.workload.finish().await?;
+        let roots_equal = roots_equal(&self.cluster).await?;
+        self.cluster.end().await?;
+        let verdicts = history::check(&seeing.events, &seeing.read_back);
+        for detail in &verdicts.details {
+            eprintln!("{detail}");
+        }
+        if let Some(first) = &seeing.first_error {
+            eprintln!("the first error: {first}");
+        }
+        let (phases, summary) = phases::evaluate(&seeing.events, &self.phases);
+        let Summary { worst_gap_ms, views, views_calm, throughput_pct, .. } = summary;
+        let Summary { throughput_min_pct, p99_calm_ms, p99_faulty_ms, .. } = summary;
+        let report = Report {
+            lost: verdicts.lost + self.lost,
+            doubled: verdicts.doubled,
+            roots_equal,
+            operations: seeing.events.iter().filter(|event| event.returned.is_some()).count(),
+            worst_gap_ms,
+            views,
+            views_calm,
+            throughput_pct,
+            throughput_min_pct,
+            p99_calm_ms,
+            p99_faulty_ms,
+            rounds: arguments.rounds,
+            errors: seeing.errors,
+            more: self.more,
+            phases,
+        };
+        if arguments.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            println!("{report:#?}");
+        }
+        if report.lost + report.doubled > 0 || !report.roots_equal {
+            bail!("the history is not that of a correct store");
+        }
+        Ok(())
+    }
+}
+
+/// The highest view of those that can be reached.
+fn view(status: &[ReplicaStatus]) -> anyhow::Result<u64> {
+    let views = status.iter().filter(|replica| replica.reachable).map(|replica| replica.view);
+    views.max().context("no replica can be reached")
+}
