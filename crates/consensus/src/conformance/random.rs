@@ -205,7 +205,7 @@ impl Run {
     /// and with both, some correct replicas would vote for the wrong one's time and others wait as long as the step.
     /// All of them step forward by little for the same reason.
     fn set_clocks<S: Subject>(&mut self, network: &mut Network<S>, random: &mut Random) {
-        let step = [-600_000_000, -60_000_000, -5_000_000, 5_000_000][random.below(4) as usize];
+        let step = [-600_000_000, -60_000_000, -5_000_000, 1_000_000][random.below(4) as usize];
         let faulty = network.cluster().membership().quorum().faulty() as u64;
         self.report.clocks += 1;
         let may_be_wrong = self.report.liars < faulty && (self.wrong.is_some() || self.report.clocks == 1);
