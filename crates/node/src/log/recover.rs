@@ -102,14 +102,7 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
         mark.lose(lost)?;
     }
     let generation = mark.next_generation(scan.generation);
-    if let (Tail::Whole { at, .. }, Some(newest)) = (&tail, scan.newest_group)
-        && newest.segment == at.segment
-    {
-        let name = segment_name(newest.segment);
-        let file = disk.open(&name).map_err(|error| StorageError::io("opening", &disk.path(&name), error))?;
-        write_again(&*file, newest.offset..at.offset)
-            .map_err(|error| StorageError::io("writing", &disk.path(&name), error))?;
-    }
+    scan.write_again(&tail)?;
     let mut durable = scan.durable();
     let mut writer = match &tail {
         Tail::Whole { at, whole, last: Some((file_length, number)) } if at.offset + SECTOR_BYTES <= *file_length => {
@@ -252,6 +245,25 @@ impl Scan {
         Ok(segments)
     }
 
+    /// Writes the newest segment's header and newest whole group once more, and syncs. After a failed sync a system may
+    /// show what is not on its disk and never bring it there; the process before this one may have ended for that.
+    fn write_again(&self, tail: &Tail) -> Result<(), StorageError> {
+        let end = match tail {
+            Tail::Whole { last: None, .. } => return Ok(()),
+            Tail::Whole { at, .. } => *at,
+            Tail::Torn { cut, .. } => *cut,
+        };
+        let failed = self.failed("writing", end.segment);
+        let file = self.disk.open(&segment_name(end.segment)).map_err(&failed)?;
+        let newest = self.newest_group.filter(|newest| newest.segment == end.segment);
+        for range in [Some(0..SECTOR_BYTES), newest.map(|newest| newest.offset..end.offset)].into_iter().flatten() {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).expect("a group fits into memory")];
+            let read = file.read_at(&mut bytes, range.start).map_err(&failed)?;
+            file.write_at(&bytes[..read], range.start).map_err(&failed)?;
+        }
+        file.sync().map_err(&failed)
+    }
+
     /// Removes what a process left that ended while it made a segment.
     fn clear_unborn(&mut self, number: u64) -> Result<(), StorageError> {
         if self.unborn.take() == Some(number) {
@@ -283,6 +295,13 @@ impl Scan {
                     _ => return Err(self.corrupt(cut, "something is missing here, though a later segment was written")),
                 }
                 whole = start.map_or(whole, |record| record.header.group - 1);
+            } else if let (Some(record), Some(named), Tail::Whole { at, .. }) =
+                (start, said.and_then(|said| said.cut), &tail)
+                && named == *at
+                && record.header.group > whole
+            {
+                // What looked torn to an earlier start was never on the disk, and is gone.
+                whole = record.header.group - 1;
             }
             let mut walk = Walk::new(segment, SECTOR_BYTES, whole);
             let mut group = Vec::new();
@@ -391,15 +410,6 @@ impl Scan {
         let damaged_copies = self.damaged_copies;
         Ok(Recovered { committed, blocks, torn, damaged_copies, ..Recovered::default() })
     }
-}
-
-/// Writes what stands there once more, and syncs. After a failed sync a system may show what is not on its disk and
-/// never bring it there; the process before this one may have ended for that.
-fn write_again(file: &dyn super::DiskFile, range: std::ops::Range<u64>) -> std::io::Result<()> {
-    let mut bytes = vec![0; usize::try_from(range.end - range.start).expect("a group fits into memory")];
-    let read = file.read_at(&mut bytes, range.start)?;
-    file.write_at(&bytes[..read], range.start)?;
-    file.sync()
 }
 
 fn is_blank(file: &dyn super::DiskFile, length: u64) -> std::io::Result<bool> {

@@ -8,10 +8,8 @@ use super::World;
 use super::event::Event;
 use crate::plan::SECOND;
 use crate::{Property, SpeedPlan};
-use unisono_types::Timestamp;
-
-/// Room for everything around a block, as in the real host: what is larger closes the link.
-const ENVELOPE_BYTES: usize = 1 << 20;
+use unisono_types::bounds::MEMBERS_MAX;
+use unisono_types::{Bounds, Timestamp};
 
 /// How far agreed time may be ahead of the greatest clock of a correct replica: the most that voters tolerate after
 /// time-outs of their own, and the time a decision takes.
@@ -59,7 +57,7 @@ impl World {
 
     /// Whether a message between replicas may travel. Correct replicas send none that may not.
     pub(super) fn fits(&mut self, from: usize, to: usize, bytes: usize) -> bool {
-        let limit = self.plan.limits.block_bytes as usize + ENVELOPE_BYTES;
+        let limit = Bounds::new(&self.plan.limits, MEMBERS_MAX).link;
         if bytes > limit && self.hosts[from].liar.is_none() {
             let text = format!("replica {from} sends {bytes} bytes to replica {to}, whose link takes {limit}");
             self.checker.report(Property::MessageLimits, text);
