@@ -19,12 +19,11 @@ const SEEDS_THAT_FAILED: [(u64, Scope); 4] = [
 ];
 
 /// The same for plans with dangerous liars, large values and disks that forget.
-const HARD_SEEDS_THAT_FAILED: [u64; 4] = [
-    // A segment that was made and never written to stood in the way of the next one.
-    520, // All clocks were a day ahead: a request that waited for another session was sent in it.
-    612, // The largest message of agreement was taken for one that no link takes.
-    1414, // A segment's header whose sync had failed was seen, and gone after the next power loss.
-    1641,
+const HARD_SEEDS_THAT_FAILED: [(u64, &str); 4] = [
+    (520, "a segment that was made and never written to stood in the way of the next one"),
+    (612, "a request that waited for another session, since all clocks were a day ahead, was sent in that one"),
+    (1414, "the largest message of agreement was taken for one that no link takes"),
+    (1641, "a segment's header whose sync had failed was seen, and gone after the next power loss"),
 ];
 
 /// The plan of such a seed is that of its day.
@@ -74,7 +73,8 @@ fn seeds_that_failed_once_stay_clean() {
     for (seed, scope) in SEEDS_THAT_FAILED {
         clean(&run_again(seed, scope));
     }
-    for seed in HARD_SEEDS_THAT_FAILED {
+    for (seed, once) in HARD_SEEDS_THAT_FAILED {
+        println!("seed {seed}: {once}");
         clean(&run_plan::<Aphousia>(&Plan::of_seed(seed), Scope::Whole, false));
     }
 }
