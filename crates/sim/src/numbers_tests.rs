@@ -109,7 +109,7 @@ impl unisono_types::Message for Say {
             Self::Frame(frame) => (u64::MAX, 0, frame.wire()),
             Self::Ordered(place, time, frame) => (*place, *time, frame.wire()),
             Self::WhatIs(place) => (*place, 0, &[]),
-            Self::Shout => (0, 0, &[0; 26 << 20]),
+            Self::Shout => (0, 0, &[0; 40 << 20]),
             Self::Garble => (0, 1, &[]),
         };
         out.extend_from_slice(&encode(&(place, time)));
