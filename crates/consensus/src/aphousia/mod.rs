@@ -8,13 +8,13 @@
 //!              NewView = Block (w, 1) on the base, voted like any block
 //! ```
 //! The algorithm that the 2019 slides name was never published; this one is ours. Its rules are in `rules` (what is
-//! valid), `message` (what must be signed), and here (when to speak). Source: the design's section on Aphousia.
+//! valid), `message` (what must be signed), and here (when to speak).
 //!
 //! What it never does: vote before its block, all blocks below it and their proposers' certificates are in the log;
 //! let an own certificate become unrepeatable while only memory holds it; decide by anything but q certificates of one
 //! view; change the chain because of a local opinion (opinions shorten waits, nothing else).
 //!
-//! Deviations from the design page, with their reasons (docs/internals/consensus.md says more):
+//! Choices, with their reasons in docs/internals/consensus.md:
 //! * A follower writes block and certificate in one record when it votes, not the block before: one sync per vote.
 //! * One register call is outstanding at a time; votes are cumulative, so the next one covers what came meanwhile.
 //! * The header carries the penalties, checked against the parent: the rules need the parent's header alone.
