@@ -52,6 +52,9 @@ pub(crate) struct ReplicaStatus {
     pub(crate) register: RegisterStatus,
     #[serde(default)]
     pub(crate) clock_skew_seconds: f64,
+    /// How often it wished for another leader, by reason.
+    #[serde(default)]
+    pub(crate) complaints: BTreeMap<String, u64>,
 }
 
 /// How the vote register is.

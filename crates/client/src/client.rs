@@ -1,6 +1,6 @@
 //! The client itself: one `match` over what happens, small functions for what then is done.
 
-use crate::round_trip::{RoundTrip, longer};
+use crate::round_trip::{RoundTrip, longer, transfer_microseconds};
 use crate::votes::{Tally, Votes};
 use crate::{Input, InvokeError, Output, Settings};
 use alloc::{
@@ -29,6 +29,13 @@ const CLOSE_ATTEMPTS: u32 = 5;
 /// Repetitions after which a replica that answers with a mere digest is taken to have nothing else.
 const REPEATED_ATTEMPTS: u32 = 4;
 
+/// Blocks of the greatest size whose bytes may be under way before more is sent: what can be in flight at once. Replicas
+/// have room for it, so none of it is dropped and sent again.
+const WINDOW_BLOCKS: usize = 2;
+
+/// Repetitions after which a request is taken to wait inside the service, perhaps for one that is not sent yet.
+const PARKED_ATTEMPTS: u32 = 3;
+
 /// The session is kept alive this often within the time that it may be idle.
 const KEEP_ALIVE_PARTS: u64 = 4;
 
@@ -46,8 +53,11 @@ pub struct Client {
     next: RequestNumber,
     /// Not sent. Numbers ascending, all above those outstanding.
     queued: VecDeque<(RequestNumber, Bytes)>,
-    flush_when_open: bool,
+    /// Not all that was to be sent could be: no session is open, or too many bytes are under way.
+    flushing: bool,
     outstanding: BTreeMap<RequestNumber, Outstanding>,
+    /// Bytes of operations that replicas may not have ordered yet.
+    under_way: usize,
     frames: BTreeMap<FrameIndex, Sent>,
     next_frame: FrameIndex,
     /// Invariant: exactly the outstanding requests, by when each is repeated.
@@ -94,6 +104,13 @@ struct Outstanding {
     votes: Votes,
 }
 
+impl Outstanding {
+    /// The bytes that it holds back others with.
+    fn under_way(&self) -> usize {
+        if self.attempts < PARKED_ATTEMPTS { self.operation.len() } else { 0 }
+    }
+}
+
 /// A frame as it was sent, while a request of it is outstanding.
 #[derive(Clone, Debug)]
 struct Sent {
@@ -124,8 +141,9 @@ impl Client {
             phase: Phase::Fresh,
             next: RequestNumber(1),
             queued: VecDeque::new(),
-            flush_when_open: false,
+            flushing: false,
             outstanding: BTreeMap::new(),
+            under_way: 0,
             frames: BTreeMap::new(),
             next_frame: 0,
             due: BTreeSet::new(),
@@ -195,6 +213,9 @@ impl Client {
             Input::Timeout => self.timeout(now, out),
             Input::Close => self.close(now, out),
         }
+        if self.flushing {
+            self.flush(now, out);
+        }
         self.arm(out);
         self.invariants();
     }
@@ -242,9 +263,6 @@ impl Client {
                 self.phase = Phase::Open { session, gone: BTreeSet::new() };
                 self.active_at = now.monotonic;
                 out.push(Output::Opened(session));
-                if self.flush_when_open {
-                    self.flush(now, out);
-                }
             }
             Err(Refusal::TooOld) => {
                 opening.votes.clear();
@@ -275,7 +293,7 @@ impl Client {
                     // What was sent may have run: it is never sent again. What was not goes into the next session.
                     self.fail_outstanding(&InvokeError::SessionLost, out);
                     self.nonce = self.nonce.wrapping_add(1);
-                    self.flush_when_open |= !self.queued.is_empty();
+                    self.flushing |= !self.queued.is_empty();
                     self.open(now, out);
                 }
             }
@@ -330,6 +348,7 @@ impl Client {
     fn fail_outstanding(&mut self, error: &InvokeError, out: &mut Vec<Output>) {
         self.due.clear();
         self.frames.clear();
+        self.under_way = 0;
         self.peers.iter_mut().for_each(|peer| peer.vote_bytes = 0);
         for (number, _) in core::mem::take(&mut self.outstanding) {
             out.push(Output::Completed { number, outcome: Err(error.clone()) });
@@ -369,18 +388,19 @@ impl Client {
 
     fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
         let Phase::Open { session, .. } = self.phase else {
-            self.flush_when_open = true;
+            self.flushing = true;
             return;
         };
-        self.flush_when_open = false;
         let to_all = self.suspected || self.leader.is_none_or(|leader| !self.peer(leader).up);
-        let wait = self.round_trip.timeout();
-        while !self.queued.is_empty() {
+        let window = WINDOW_BLOCKS * self.limits().block_bytes as usize;
+        while !self.queued.is_empty() && self.under_way < window {
             let lowest = self.lowest_unanswered();
             let queued = self.queued.iter();
             let count = fitting(queued.map(|(_, operation)| operation.len()), self.limits());
             let requests: Vec<(RequestNumber, Bytes)> = self.queued.drain(..count).collect();
             let index = self.next_frame;
+            self.under_way += requests.iter().map(|(_, operation)| operation.len()).sum::<usize>();
+            let wait = self.round_trip.timeout() + transfer_microseconds(self.under_way);
             for (number, operation) in &requests {
                 let due_at = now.monotonic.saturating_add(self.round_trip.jittered(wait));
                 self.due.insert((due_at, *number));
@@ -396,6 +416,7 @@ impl Client {
                 None => self.send_to_all(&frame, out),
             }
         }
+        self.flushing = !self.queued.is_empty();
     }
 
     /// Signs a frame of requests and keeps it until the last of them is answered.
@@ -442,6 +463,7 @@ impl Client {
         out: &mut Vec<Output>,
     ) {
         let Some(request) = self.outstanding.remove(&number) else { return };
+        self.under_way -= request.under_way();
         self.due.remove(&(request.due_at, number));
         for (replica, bytes) in request.votes.all_bytes().filter(|(replica, _)| Some(*replica) != settled) {
             self.peers[usize::from(replica.0)].vote_bytes -= bytes;
@@ -538,8 +560,10 @@ impl Client {
         for number in numbers {
             let Some(request) = self.outstanding.get_mut(number) else { continue };
             self.due.remove(&(request.due_at, *number));
+            self.under_way -= request.under_way();
             request.wait = longer(request.wait);
             request.attempts = request.attempts.saturating_add(1);
+            self.under_way += request.under_way();
             request.due_at = now.monotonic.saturating_add(self.round_trip.jittered(request.wait));
             self.due.insert((request.due_at, *number));
             by_frame.entry(request.frame).or_default().push(*number);
@@ -655,6 +679,8 @@ impl Client {
     }
 
     fn invariants(&self) {
+        let under_way = || self.outstanding.values().map(Outstanding::under_way).sum::<usize>();
+        debug_assert_eq!(self.under_way, under_way(), "what waits is held back for a reason");
         assert_eq!(self.due.len(), self.outstanding.len(), "every outstanding request is repeated some time");
         assert!(self.frames.len() <= self.outstanding.len(), "a frame is kept for what is outstanding of it");
     }

@@ -48,9 +48,15 @@ impl RoundTrip {
     }
 }
 
+/// How much longer it may take until so many bytes are ordered: at 8 MB/s, which the slowest network that this is made for
+/// carries. Replicas give their leader as much.
+pub(crate) const fn transfer_microseconds(bytes: usize) -> u64 {
+    bytes as u64 / 8
+}
+
 /// The pause behind one of `wait`.
 pub(crate) fn longer(wait: u64) -> u64 {
-    (wait * 2).min(PAUSE_MICROSECONDS_MAX)
+    (wait * 2).min(PAUSE_MICROSECONDS_MAX.max(wait))
 }
 
 #[cfg(test)]

@@ -88,6 +88,34 @@ pub struct Status {
     pub clock_skew_micros: i64,
     /// How often a vote had to wait for this replica's clock since it started. Grows while clocks differ too much.
     pub clock_waits: u64,
+    /// How often this replica wished for another leader since it started.
+    pub complaints: Complaints,
+}
+
+/// Why a replica wished for another leader, and how often. Counted when the wish arises, not when it is repeated.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Complaints {
+    /// The oldest entry was not decided in time.
+    pub time_out: u64,
+    /// Entries were decided in time, and much slower than they could be.
+    pub slow: u64,
+    /// Agreed time was held back.
+    pub time_held_back: u64,
+    /// The link to the leader was down.
+    pub link_down: u64,
+}
+
+impl Complaints {
+    /// Each reason's name in output, and its count.
+    #[must_use]
+    pub const fn by_reason(&self) -> [(&'static str, u64); 4] {
+        [
+            ("time-out", self.time_out),
+            ("slow", self.slow),
+            ("time-held-back", self.time_held_back),
+            ("link-down", self.link_down),
+        ]
+    }
 }
 
 /// Names one timer; setting it again replaces it. The replica around an algorithm sets the top bit in its own.

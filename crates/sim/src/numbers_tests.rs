@@ -3,7 +3,7 @@
 use crate::{Abuse, Algorithm, Identities, Plan, Planted, Property, Random, SECOND, Scope, run_plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
-use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
+use unisono_consensus::{Complaints, Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
 use unisono_node::log::Recovered;
 use unisono_types::{
     Bytes, ClusterId, Digest, Frame, Membership, Rejected, ReplicaId, SequenceNumber, Signer, Time, Timestamp, Verify,
@@ -185,6 +185,7 @@ impl<H: Habit> Consensus for Toy<H> {
             pending: self.pending.len(),
             clock_skew_micros: 0,
             clock_waits: 0,
+            complaints: Complaints::default(),
         }
     }
 }

@@ -46,7 +46,14 @@ pub(super) struct Open {
     name: String,
     kind: Kind,
     begin: u64,
+    before: Leading,
+}
+
+/// Who led, and what was said against it.
+struct Leading {
+    /// The highest view of those replicas that can be reached.
     view: u64,
+    complaints: BTreeMap<(usize, String), u64>,
 }
 
 pub(super) struct Experiment {
@@ -71,15 +78,25 @@ impl Experiment {
 
     /// Begins a phase. Returns at the very moment, so that a fault may begin with it.
     pub(super) async fn begin(&self, name: &str, kind: Kind) -> anyhow::Result<Open> {
-        let view = view(&self.cluster.ask_all().await?)?;
-        Ok(Open { name: name.into(), kind, begin: self.workload.now_us(), view })
+        let before = leading(&self.cluster.ask_all().await?)?;
+        Ok(Open { name: name.into(), kind, begin: self.workload.now_us(), before })
     }
 
     pub(super) async fn end(&mut self, open: Open) -> anyhow::Result<()> {
-        let Open { name, kind, begin, view: before } = open;
+        let Open { name, kind, begin, before } = open;
         let end = self.workload.now_us();
-        let views = view(&self.cluster.ask_all().await?)?.saturating_sub(before);
-        self.phases.push(Phase { name, kind, begin, end, views });
+        let after = leading(&self.cluster.ask_all().await?)?;
+        let views = after.view.saturating_sub(before.view);
+        let mut complaints = BTreeMap::new();
+        for ((replica, reason), count) in after.complaints {
+            let earlier = before.complaints.get(&(replica, reason.clone())).copied().unwrap_or(0);
+            // One that was started anew counts from 0.
+            let new = if count < earlier { count } else { count - earlier };
+            if new > 0 {
+                *complaints.entry(reason).or_default() += new;
+            }
+        }
+        self.phases.push(Phase { name, kind, begin, end, views, complaints });
         Ok(())
     }
 
@@ -163,8 +180,12 @@ impl Experiment {
     }
 }
 
-/// The highest view of those that can be reached.
-fn view(status: &[ReplicaStatus]) -> anyhow::Result<u64> {
-    let views = status.iter().filter(|replica| replica.reachable).map(|replica| replica.view);
-    views.max().context("no replica can be reached")
+fn leading(status: &[ReplicaStatus]) -> anyhow::Result<Leading> {
+    let reachable = || status.iter().filter(|replica| replica.reachable);
+    let view = reachable().map(|replica| replica.view).max().context("no replica can be reached")?;
+    let of_replica = |replica: &ReplicaStatus| {
+        let id = replica.id;
+        replica.complaints.clone().into_iter().map(move |(reason, count)| ((id, reason), count))
+    };
+    Ok(Leading { view, complaints: reachable().flat_map(of_replica).collect() })
 }

@@ -9,6 +9,7 @@
 
 use crate::{history::Event, results::quantile};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What a phase counts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -32,6 +33,8 @@ pub(super) struct Phase {
     pub(super) end: u64,
     /// Changes of view.
     pub(super) views: u64,
+    /// Wishes for another leader, of all replicas, by reason.
+    pub(super) complaints: BTreeMap<String, u64>,
 }
 
 /// What the history says about one phase.
@@ -46,6 +49,7 @@ pub(super) struct Figures {
     pub(super) p99_ms: f64,
     pub(super) gap_ms: f64,
     pub(super) views: u64,
+    pub(super) complaints: BTreeMap<String, u64>,
 }
 
 /// What all phases together say.
@@ -92,6 +96,7 @@ fn figures_of(phase: &Phase, latencies: &mut [f64], operations: usize, gap: u64)
         p99_ms: p99(latencies),
         gap_ms: rounded(gap as f64 / 1e3),
         views: phase.views,
+        complaints: phase.complaints.clone(),
     }
 }
 
@@ -169,7 +174,7 @@ mod tests {
     }
 
     fn phase(kind: Kind, begin: u64, end: u64, views: u64) -> Phase {
-        Phase { name: "x".into(), kind, begin, end, views }
+        Phase { name: "x".into(), kind, begin, end, views, complaints: BTreeMap::new() }
     }
 
     #[test]

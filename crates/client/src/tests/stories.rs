@@ -2,7 +2,9 @@
 
 use super::cluster::{Cluster, Manner, Random, membership, outcome_of};
 use crate::{Input, InvokeError, Output};
-use unisono_types::{Answer, FrameBody, Refusal, ReplicaId, ReplyBody, RequestNumber, SequenceNumber, SessionId};
+use unisono_types::{
+    Answer, FrameBody, Limits, Refusal, ReplicaId, ReplyBody, RequestNumber, SequenceNumber, SessionId,
+};
 
 fn ok(operation: &str) -> Result<unisono_types::Outcome, InvokeError> {
     Ok(outcome_of(operation.as_bytes()))
@@ -240,6 +242,41 @@ fn limits_are_told_before_anything_is_sent() {
     cluster.pass(50_000);
     assert_eq!(cluster.frames_to(0), [vec![1], vec![2], vec![3]], "frames within their limit");
     assert_eq!((cluster.completed.len(), cluster.client.room()), (3, 3));
+}
+
+#[test]
+fn large_operations_wait_here_until_there_is_room_for_them() {
+    let limits = |limits: &mut Limits| {
+        (limits.operation_bytes, limits.frame_bytes, limits.block_bytes) = (2_000, 2_500, 3_000);
+    };
+    let mut cluster = Cluster::with(19, membership(3, limits));
+    cluster.input(Input::Start);
+    cluster.pass(50_000);
+    let large = "x".repeat(2_000);
+    let numbers: Vec<RequestNumber> = (0..10).map(|_| cluster.invoke(&large)).collect();
+    cluster.peers.iter_mut().for_each(|peer| (peer.manner, _) = (Manner::Silent, peer.frames.clear()));
+    cluster.input(Input::Flush);
+    cluster.pass(20_000);
+    assert_eq!(cluster.frames_to(0), [[numbers[0].0], [numbers[1].0], [numbers[2].0]], "two blocks are 6 000 bytes");
+    cluster.peers.iter_mut().for_each(|peer| peer.manner = Manner::Correct);
+    cluster.pass(2_000_000);
+    assert!(numbers.iter().all(|number| cluster.completed[number] == ok(&large)));
+}
+
+#[test]
+fn a_large_operation_that_waits_inside_the_service_does_not_hold_back_what_it_waits_for() {
+    let limits = |limits: &mut Limits| {
+        (limits.operation_bytes, limits.frame_bytes, limits.block_bytes) = (2_000, 2_500, 3_000);
+    };
+    let mut cluster = Cluster::with(20, membership(3, limits));
+    cluster.input(Input::Start);
+    cluster.pass(50_000);
+    let parks = format!("park{}", " ".repeat(1_900));
+    let parked: Vec<RequestNumber> = (0..4).map(|_| cluster.call(&parks)).collect();
+    let wakes = cluster.call("wake");
+    cluster.pass(30_000_000);
+    assert_eq!(cluster.completed[&wakes], ok("wake"));
+    assert!(parked.iter().all(|number| cluster.completed.contains_key(number)));
 }
 
 #[test]

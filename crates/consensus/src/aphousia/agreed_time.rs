@@ -174,6 +174,7 @@ impl<R: Rules> Instance<R> {
         let skew = i128::from(timestamp.0) - i128::from(now.wall);
         self.time.skew_micros = skew.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         if self.time_lags(now, timestamp) {
+            self.changes.complaints.time_held_back += 1;
             self.wish(self.seat.view.next(), outbox);
         }
     }

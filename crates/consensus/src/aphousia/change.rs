@@ -5,7 +5,7 @@
 
 use super::message::{EnteredView, Message};
 use super::{DOUBLINGS_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, Tuning, timers};
-use crate::Output;
+use crate::{Complaints, Output};
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
@@ -28,6 +28,7 @@ pub(super) struct Changes {
     backoff_from: u64,
     /// Repetitions since the last progress.
     retries: u32,
+    pub(super) complaints: Complaints,
 }
 
 /// The wait for the oldest entry.
@@ -202,6 +203,7 @@ impl<R: Rules> Instance<R> {
         if let Some(patience) = &mut self.patience {
             patience.lost = true;
             self.time.timed_out();
+            self.changes.complaints.time_out += 1;
             self.wish(self.seat.view.next(), outbox);
         }
     }
@@ -241,6 +243,7 @@ impl<R: Rules> Instance<R> {
 
     pub(super) fn give_up_unlinked_leader(&mut self, outbox: &mut Vec<Output<Message>>) {
         if self.changes.down.contains(&self.next_leader()) {
+            self.changes.complaints.link_down += 1;
             self.wish(self.seat.view.next(), outbox);
         }
     }

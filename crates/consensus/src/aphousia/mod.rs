@@ -550,6 +550,7 @@ impl<R: Rules> Consensus for Instance<R> {
             pending: self.pending.len(),
             clock_skew_micros: self.time.skew_micros,
             clock_waits: self.time.waits,
+            complaints: self.changes.complaints,
         }
     }
 }

@@ -87,6 +87,7 @@ impl<R: Rules> Instance<R> {
             self.watch.excused = self.watch.longest.saturating_mul(2);
             self.watch.begin_window(now.monotonic);
             self.watch.found = Some(self.seat.view);
+            self.changes.complaints.slow += 1;
             self.wish(self.seat.view.next(), outbox);
         }
     }

@@ -4,7 +4,7 @@ use super::world::Order;
 use crate::testing::context;
 use alloc::vec::Vec;
 use std::collections::BTreeMap;
-use unisono_consensus::{Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
+use unisono_consensus::{Complaints, Consensus, Decision, Input, Output, PersistId, Record, Status, TimerId};
 use unisono_trusted::Register;
 use unisono_types::{
     Bytes, Digest, Frame, Membership, Message, RegisterView, Rejected, ReplicaId, SequenceNumber, Time, Timestamp,
@@ -136,6 +136,7 @@ impl Consensus for Instant {
             pending: 0,
             clock_skew_micros: 0,
             clock_waits: 0,
+            complaints: Complaints::default(),
         }
     }
 }

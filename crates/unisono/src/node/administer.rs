@@ -70,7 +70,9 @@ impl Node {
         answer["schedule"] = self.config.cluster.schedule.name().into();
         answer["parameters"] = self.parameters();
         answer["halted"] = self.standing.clone().map_or(Value::Null, Value::String);
-        answer["clock_skew_seconds"] = (self.ring.replica().consensus().status().clock_skew_micros as f64 / 1e6).into();
+        let consensus = self.ring.replica().consensus().status();
+        answer["clock_skew_seconds"] = (consensus.clock_skew_micros as f64 / 1e6).into();
+        answer["complaints"] = consensus.complaints.by_reason().into_iter().collect();
         let unisono_scheduler::Status { threads, parked, .. } = self.ring.executor().status();
         answer["threads"] = threads.into();
         answer["parked"] = parked.into();

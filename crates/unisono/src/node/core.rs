@@ -24,7 +24,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use unisono_consensus::{Consensus, Provide, aphousia};
+use unisono_consensus::{Complaints, Consensus, Provide, Status, aphousia};
 use unisono_execution::{Executor, Service};
 use unisono_node::log::{self, LogReader, Places, Recovered, Ticket};
 use unisono_node::{Drive, Effect, Node as Ring, provided};
@@ -90,6 +90,8 @@ pub struct Node {
     halted: Option<HaltReason>,
     /// Why this replica does nothing any more until a person has looked at it; shown meanwhile.
     pub(super) standing: Option<String>,
+    /// Those that were logged.
+    complaints: Complaints,
     /// A recorded schedule that the administrator is fetching, in canonical bytes.
     pub(super) recorded: Bytes,
     #[cfg(feature = "liar")]
@@ -200,6 +202,7 @@ impl Node {
             recorded: Bytes::new(),
             halted: None,
             standing: None,
+            complaints: Complaints::default(),
             #[cfg(feature = "liar")]
             liar: super::liar::Liar::start(config),
         };
@@ -543,6 +546,21 @@ impl Node {
         let under_way = links.all_under_way();
         counters.outgoing.set(under_way.outgoing as f64);
         counters.incoming.set(under_way.incoming as f64);
+        for (counter, (_, count)) in counters.complaints.iter().zip(consensus.complaints.by_reason()) {
+            counter.absolute(count);
+        }
+        self.tell_complaints(&consensus);
+    }
+
+    /// Whoever reads the log wants to know why a leader was replaced.
+    fn tell_complaints(&mut self, consensus: &Status) {
+        let before = std::mem::replace(&mut self.complaints, consensus.complaints).by_reason();
+        for ((reason, count), (_, told)) in consensus.complaints.by_reason().into_iter().zip(before) {
+            if count > told {
+                let (view, leader) = (consensus.view.view().0, consensus.leader.0);
+                tracing::info!(view, leader, reason, "wishes for another leader");
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a replica counts.
 
+use unisono_consensus::Complaints;
 use unisono_node::Probe;
 use unisono_types::{Done, Work};
 
@@ -23,6 +24,8 @@ pub(super) struct Counters {
     pub(super) silent: metrics::Gauge,
     /// Seconds that agreed time is ahead of the own clock, where that matters.
     pub(super) clock_skew: metrics::Gauge,
+    /// Wishes for another leader, by reason, in the order of `Complaints::by_reason`.
+    pub(super) complaints: [metrics::Counter; 4],
     pub(super) outgoing: metrics::Gauge,
     pub(super) incoming: metrics::Gauge,
     pub(super) sync: metrics::Histogram,
@@ -48,6 +51,9 @@ impl Counters {
             halted: metrics::gauge!("unisono_halted"),
             silent: metrics::gauge!("unisono_register_silent"),
             clock_skew: metrics::gauge!("unisono_clock_skew_seconds"),
+            complaints: Complaints::default()
+                .by_reason()
+                .map(|(reason, _)| metrics::counter!("unisono_leader_complaints_total", "reason" => reason)),
             outgoing: metrics::gauge!("unisono_peer_bytes_under_way", "direction" => "out"),
             incoming: metrics::gauge!("unisono_peer_bytes_under_way", "direction" => "in"),
             sync: metrics::histogram!("unisono_log_sync_seconds"),

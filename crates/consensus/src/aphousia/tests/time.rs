@@ -5,7 +5,7 @@ use crate::aphousia::planted::Planted;
 use crate::aphousia::{Aphousia, CertifiedBlock, Header, Instance, Message, Rules};
 use crate::conformance::{Behaviour, Cluster, Conditions, Network, Subject};
 use crate::{Consensus, Input, Output, RegisterAnswer, TimerId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::{Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Verified, View, Wish};
 
@@ -36,6 +36,14 @@ fn decide<S: Subject>(network: &mut Network<S>, number: u64, most: u64) -> u64 {
 
 fn view<S: Subject>(network: &Network<S>) -> View {
     network.ids().filter_map(|id| network.instance(id)).map(|instance| instance.status().view.view()).max().unwrap()
+}
+
+/// The reasons for which followers have wished for another leader.
+fn reasons<S: Subject>(network: &Network<S>) -> Vec<&'static str> {
+    let of = |id| network.instance(id).map(|instance| instance.status().complaints.by_reason());
+    let given = network.ids().filter_map(of).flatten().filter(|(_, count)| *count > 0).map(|(reason, _)| reason);
+    let reasons: BTreeSet<_> = given.collect();
+    reasons.into_iter().collect()
 }
 
 #[test]
@@ -86,6 +94,7 @@ fn a_leader_whose_clock_is_ahead_is_replaced_and_its_time_is_not_taken() {
     assert!(network.agreed_time() < from.after(2 * SECOND));
     let waits = |id| network.instance(ReplicaId(id)).unwrap().status().clock_waits;
     assert!(waits(1) > 0 && waits(2) > 0, "it shows");
+    assert_eq!(reasons(&network), ["time-out"]);
 }
 
 #[test]
@@ -98,10 +107,22 @@ fn a_leader_that_holds_time_back_is_replaced() {
             let slow = -((network.now() / 10 * 9) as i64);
             network.set_skew(LEADER, slow);
         }
-        view(&network)
+        (view(&network), reasons(&network))
     };
-    assert!(held(Planted::SizeAccuses) > View(0), "a rule that has nothing to do with it");
-    assert_eq!(held(Planted::SlowTimeExcused), View(0));
+    let (views, reasons) = held(Planted::SizeAccuses);
+    assert!(views > View(0), "a rule that has nothing to do with it");
+    assert_eq!(reasons, ["time-held-back"]);
+    assert_eq!(held(Planted::SlowTimeExcused), (View(0), vec![]));
+}
+
+#[test]
+fn a_leader_whose_links_are_down_is_replaced_for_that() {
+    let mut network = network::<Aphousia>(None);
+    decide(&mut network, 1, SECOND);
+    network.crash(LEADER);
+    network.tell_link(LEADER, false);
+    network.run(SECOND / 10);
+    assert_eq!((view(&network), reasons(&network)), (View(1), vec!["link-down"]));
 }
 
 /// How far beyond its clock a replica votes after a liar and one that starts anew have made it skip views.
@@ -205,7 +226,10 @@ fn a_leader_that_is_slower_than_it_need_be_is_replaced_within_two_seconds() {
             number += 1;
             decide(&mut network, number, SECOND);
         }
-        (view(&network) > View(0)).then(|| network.now() - since)
+        (view(&network) > View(0)).then(|| {
+            assert_eq!(reasons(&network), ["slow"]);
+            network.now() - since
+        })
     };
     assert!(replaced(Planted::StampStands, 10 * SECOND).is_some_and(|took| took < 2 * SECOND));
     assert_eq!(replaced(Planted::SlowLeaderExcused, 10 * SECOND), None);
