@@ -167,7 +167,8 @@ fn a_replica_with_an_emptied_or_an_older_log_follows_and_its_cluster_goes_on() {
 fn an_older_log_of_the_same_run_is_known_after_a_kill_and_its_cluster_goes_on() {
     let mut plan = Plan { heal_at: 2 * SECOND, linear_clients: 2, think: 10_000, ..Plan::calm(7, 3) };
     plan.faults.push((SECOND / 2, Fault::CopyLog { replica: 1 }));
-    plan.faults.push((SECOND * 6 / 10, Fault::PutBack { replica: 1, down: SECOND / 10 }));
+    // Not so long that the mark was synced in between.
+    plan.faults.push((SECOND / 2 + 30_000, Fault::PutBack { replica: 1, down: SECOND / 10 }));
     let outcome = run_plan::<Aphousia>(&plan, Scope::Whole, false);
     clean(&outcome);
     assert_eq!((outcome.counts.faults.lost_log, outcome.counts.faults.crash), (1, 0));
