@@ -13,8 +13,13 @@ mod experiment;
 mod lies;
 mod phases;
 
-use crate::{cluster::Cluster, history, results::quantile, workload::Workload};
-use anyhow::{Context, bail};
+use crate::{
+    cluster::Cluster,
+    history::{self, Verdicts},
+    results::quantile,
+    workload::{Seeing, Workload},
+};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use serde::Serialize;
@@ -142,19 +147,10 @@ async fn outages(arguments: FaultsArguments) -> anyhow::Result<()> {
         outages.push(outage.length.as_secs_f64() * 1e3);
         rejoins.push(rejoined.as_secs_f64());
     }
-    let seeing = workload.finish().await?;
-    let roots_equal = roots_equal(&cluster).await?;
-    cluster.end().await?;
-    let verdicts = history::check(&seeing.events, &seeing.read_back);
-    for detail in &verdicts.details {
-        eprintln!("{detail}");
-    }
-    if let Some(first) = &seeing.first_error {
-        eprintln!("the first error: {first}");
-    }
+    let Ended { seeing, verdicts, roots_equal } = Ended::of(workload, cluster).await?;
     let report = Report {
         rounds: arguments.rounds,
-        operations: seeing.events.iter().filter(|event| event.returned.is_some()).count(),
+        operations: seeing.answered(),
         lost: verdicts.lost,
         doubled: verdicts.doubled,
         errors: seeing.errors,
@@ -164,14 +160,41 @@ async fn outages(arguments: FaultsArguments) -> anyhow::Result<()> {
         rejoin_max_s: rounded(quantile(&mut rejoins, 1.0)),
         roots_equal,
     };
-    if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+    print(&report, arguments.json, report.lost + report.doubled == 0 && report.roots_equal)
+}
+
+/// What was seen until the end, and whether it is right.
+struct Ended {
+    seeing: Seeing,
+    verdicts: Verdicts,
+    roots_equal: bool,
+}
+
+impl Ended {
+    /// Ends the load and the cluster; tells in words what is wrong.
+    async fn of(workload: Workload, cluster: Cluster) -> anyhow::Result<Self> {
+        let seeing = workload.finish().await?;
+        let roots_equal = roots_equal(&cluster).await?;
+        cluster.end().await?;
+        let verdicts = history::check(&seeing.events, &seeing.read_back);
+        for detail in &verdicts.details {
+            eprintln!("{detail}");
+        }
+        if let Some(first) = &seeing.first_error {
+            eprintln!("the first error: {first}");
+        }
+        Ok(Self { seeing, verdicts, roots_equal })
+    }
+}
+
+/// Prints the report. An error when what it says is wrong.
+fn print(report: &(impl Serialize + std::fmt::Debug), json: bool, right: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
     } else {
         println!("{report:#?}");
     }
-    if report.lost + report.doubled > 0 || !report.roots_equal {
-        bail!("the history is not that of a correct store");
-    }
+    ensure!(right, "the history is not that of a correct store");
     Ok(())
 }
 

@@ -77,6 +77,13 @@ pub(crate) struct Seeing {
     pub(crate) read_back: ReadBack,
 }
 
+impl Seeing {
+    /// Operations whose answer is known.
+    pub(crate) fn answered(&self) -> usize {
+        self.events.iter().filter(|event| event.returned.is_some()).count()
+    }
+}
+
 impl Workload {
     /// Starts `clients` clients of the gateway at `address`.
     pub(crate) fn start(address: SocketAddr, clients: usize) -> Self {

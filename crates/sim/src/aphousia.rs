@@ -56,14 +56,7 @@ impl<R: Variant> Algorithm for Instance<R> {
         planted: Option<Planted>,
     ) -> Self {
         let settings = Settings::new(replica, signer, membership);
-        let committed = recovered.committed.as_ref();
-        let recovered = aphousia::Recovered {
-            register: recovered.register,
-            proof: committed.map(|block| block.proof.clone()),
-            committed: committed.map(|block| (block.sequence, block.hash, block.bytes.clone())),
-            blocks: recovered.blocks.clone(),
-        };
-        Self::with_rules(R::of(planted), settings, recovered)
+        Self::with_rules(R::of(planted), settings, recovered.into())
     }
 
     fn parent(block: &Bytes) -> Option<Digest> {

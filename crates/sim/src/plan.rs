@@ -247,6 +247,18 @@ pub enum Fault {
         /// For how long it is down.
         down: u64,
     },
+    /// Somebody copies the log of a replica, also while it runs.
+    CopyLog {
+        /// Whose.
+        replica: usize,
+    },
+    /// As by SIGKILL, and whoever starts it again puts that copy back.
+    PutBack {
+        /// Whose.
+        replica: usize,
+        /// For how long it is down.
+        down: u64,
+    },
     /// As by SIGSTOP: nothing is lost, everything comes late.
     Pause {
         /// Who.
@@ -464,6 +476,7 @@ impl Plan {
         let mut plan = Self::wide(seed);
         plan.harden(&mut Random::new(seed ^ 0x6861_7264));
         plan.spoil_disks(&mut Random::new(seed ^ 0x6469_736b));
+        plan.put_back(&mut Random::new(seed ^ 0x636f_7079));
         plan
     }
 
@@ -531,13 +544,10 @@ impl Plan {
         if r.chance(300) {
             self.storage.fails = r.pick(&[2, 10, 50]);
         }
-        let misled = |(_, fault): &(u64, Fault)| matches!(fault, Fault::ClockJump { by, .. } if *by > 0);
-        let misled = self.faults.iter().filter(|fault| misled(fault)).count();
-        if self.liars.len() + misled >= faulty(self.replicas) || !r.chance(250) {
+        if !self.leaves_room_for_a_fault() || !r.chance(250) {
             return;
         }
-        let correct: Vec<usize> = (0..self.replicas).filter(|replica| !self.is_liar(*replica)).collect();
-        let replica = r.pick(&correct);
+        let replica = self.pick_correct(r);
         let down = r.between(20 * MILLISECOND, SECOND);
         // A first crash, so that there is an older copy.
         let first = r.between(SECOND / 2, self.heal_at / 2);
@@ -545,6 +555,31 @@ impl Plan {
         self.faults.push((first, Fault::Crash { replicas: 1 << replica, down }));
         self.faults.push((second, Fault::LoseLog { replica, older: r.chance(500), down }));
         self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Likewise, but the log that is put back may be of the same run of the process.
+    fn put_back(&mut self, r: &mut Random) {
+        let loses = |(_, fault): &(u64, Fault)| matches!(fault, Fault::LoseLog { .. });
+        if !self.leaves_room_for_a_fault() || self.faults.iter().any(loses) || !r.chance(200) {
+            return;
+        }
+        let replica = self.pick_correct(r);
+        let copied = r.between(1, self.heal_at - 2);
+        let ended = (copied + r.pick(&[MILLISECOND, 20 * MILLISECOND, SECOND, 7 * SECOND])).min(self.heal_at - 1);
+        let down = r.between(20 * MILLISECOND, SECOND);
+        self.faults.extend([(copied, Fault::CopyLog { replica }), (ended, Fault::PutBack { replica, down })]);
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Whether one more replica may be faulty.
+    fn leaves_room_for_a_fault(&self) -> bool {
+        let misled = |(_, fault): &&(u64, Fault)| matches!(fault, Fault::ClockJump { by, .. } if *by > 0);
+        self.liars.len() + self.faults.iter().filter(misled).count() < faulty(self.replicas)
+    }
+
+    fn pick_correct(&self, r: &mut Random) -> usize {
+        let correct: Vec<usize> = (0..self.replicas).filter(|replica| !self.is_liar(*replica)).collect();
+        r.pick(&correct)
     }
 
     /// Clocks that are set, by an administrator or by a time server that was wrong.

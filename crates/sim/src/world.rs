@@ -96,6 +96,8 @@ struct Host {
     /// What its log was at its newest start, and at the one before.
     newest: BTreeMap<String, Vec<u8>>,
     older: BTreeMap<String, Vec<u8>>,
+    /// What somebody keeps of it.
+    copy: BTreeMap<String, Vec<u8>>,
     cores: Vec<Box<dyn Core>>,
     /// Which setting of each timer counts.
     timers: BTreeMap<(usize, u64), u64>,
@@ -566,6 +568,7 @@ impl Host {
             lost: false,
             newest: BTreeMap::new(),
             older: BTreeMap::new(),
+            copy: BTreeMap::new(),
             cores: Vec::new(),
             timers: BTreeMap::new(),
             steps_pending: [false; 2],

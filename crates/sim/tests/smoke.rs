@@ -164,6 +164,17 @@ fn a_replica_with_an_emptied_or_an_older_log_follows_and_its_cluster_goes_on() {
 }
 
 #[test]
+fn an_older_log_of_the_same_run_is_known_after_a_kill_and_its_cluster_goes_on() {
+    let mut plan = Plan { heal_at: 2 * SECOND, linear_clients: 2, think: 10_000, ..Plan::calm(7, 3) };
+    plan.faults.push((SECOND / 2, Fault::CopyLog { replica: 1 }));
+    // Not so long that the mark was synced in between.
+    plan.faults.push((SECOND / 2 + 30_000, Fault::PutBack { replica: 1, down: SECOND / 10 }));
+    let outcome = run_plan::<Aphousia>(&plan, Scope::Whole, false);
+    clean(&outcome);
+    assert_eq!((outcome.counts.faults.lost_log, outcome.counts.faults.crash), (1, 0));
+}
+
+#[test]
 fn large_operations_are_answered_and_real_limits_hold() {
     let mut plan = Plan { large: 2, ..Plan::calm(5, 3) };
     (plan.linear_clients, plan.busy_clients, plan.think, plan.heal_at) = (1, 1, 10_000, 3 * SECOND);

@@ -4,8 +4,9 @@
 //! gets back what it had, log and mark together.
 
 use super::{
-    FaultsArguments, PATIENCE,
+    FaultsArguments,
     experiment::Experiment,
+    leader,
     phases::{Kind, rounded},
 };
 use crate::{
@@ -31,9 +32,6 @@ enum Damage {
 }
 
 const DAMAGES: [Damage; 4] = [Damage::Emptied, Damage::Older, Damage::CutShort, Damage::Foreign];
-
-/// How often to look whether it votes.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What stands beside the keys and says that they have spoken.
 const MARK: &str = "register.mark";
@@ -74,6 +72,7 @@ async fn forgets(
     experiment.calm().await?;
 
     let foreign = experiment.cluster.replica_directory((victim + 1) % experiment.cluster.replicas).join("data");
+    let leader = leader(&experiment.cluster).await?;
     let phase = experiment.begin(&format!("{damage:?}"), Kind::Faulty).await?;
     experiment.cluster.signal(victim, Signal::KILL)?;
     experiment.cluster.gone(victim).await?;
@@ -89,7 +88,8 @@ async fn forgets(
     let said = experiment.cluster.said()?;
     let lines = lines_told(&said, restarted);
     ensure!(lines > 0, "it must say what to do: {said}");
-    eprintln!("replica {victim}, {damage:?}: {restarted:?}, silent after {silenced:?}: {}", said.trim());
+    let led = if leader == victim { ", which led" } else { "" };
+    eprintln!("replica {victim}{led}, {damage:?}: {restarted:?}, silent after {silenced:?}: {}", said.trim());
 
     if restarted == Restarted::Ready {
         experiment.cluster.signal(victim, Signal::KILL)?;
@@ -102,17 +102,12 @@ async fn forgets(
     Ok((silenced, lines))
 }
 
-/// Waits until the replica knows that it must not vote.
+/// How long it took to hear that the replica must not vote: it was killed, so it knows from its start.
 async fn silenced(experiment: &Experiment, victim: usize) -> anyhow::Result<Duration> {
     let began = Instant::now();
-    loop {
-        let status = experiment.cluster.ask(&[victim]).await?;
-        if status[0].register.mode == "lost" {
-            return Ok(began.elapsed());
-        }
-        ensure!(began.elapsed() < PATIENCE, "it votes with amnesia: {status:?}");
-        tokio::time::sleep(LOOK).await;
-    }
+    let status = experiment.cluster.ask(&[victim]).await?;
+    ensure!(status[0].register.mode == "lost", "it votes with amnesia: {status:?}");
+    Ok(began.elapsed())
 }
 
 /// How many lines say what to do: those that name the file to be put back, or all of a replica that ends.

@@ -1,16 +1,14 @@
 //! A cluster under a checked load, and its phases.
 
 use super::{
-    FaultsArguments, PATIENCE, SETTLED, caught_up, leader,
+    Ended, FaultsArguments, PATIENCE, SETTLED, caught_up, leader,
     phases::{self, Figures, Kind, Phase, Summary},
-    roots_equal,
 };
 use crate::{
     cluster::{Build, Cluster, ReplicaStatus},
-    history,
     workload::Workload,
 };
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::Value;
@@ -138,16 +136,7 @@ impl Experiment {
 
     /// Ends it, prints what was seen, and fails when that is not what a correct store shows.
     pub(super) async fn finish(self, arguments: &FaultsArguments) -> anyhow::Result<()> {
-        let seeing = self.workload.finish().await?;
-        let roots_equal = roots_equal(&self.cluster).await?;
-        self.cluster.end().await?;
-        let verdicts = history::check(&seeing.events, &seeing.read_back);
-        for detail in &verdicts.details {
-            eprintln!("{detail}");
-        }
-        if let Some(first) = &seeing.first_error {
-            eprintln!("the first error: {first}");
-        }
+        let Ended { seeing, verdicts, roots_equal } = Ended::of(self.workload, self.cluster).await?;
         let (phases, summary) = phases::evaluate(&seeing.events, &self.phases);
         let Summary { worst_gap_ms, views, views_calm, throughput_pct, .. } = summary;
         let Summary { throughput_min_pct, p99_calm_ms, p99_faulty_ms, .. } = summary;
@@ -155,7 +144,7 @@ impl Experiment {
             lost: verdicts.lost + self.lost,
             doubled: verdicts.doubled,
             roots_equal,
-            operations: seeing.events.iter().filter(|event| event.returned.is_some()).count(),
+            operations: seeing.answered(),
             worst_gap_ms,
             views,
             views_calm,
@@ -168,15 +157,7 @@ impl Experiment {
             more: self.more,
             phases,
         };
-        if arguments.json {
-            println!("{}", serde_json::to_string(&report)?);
-        } else {
-            println!("{report:#?}");
-        }
-        if report.lost + report.doubled > 0 || !report.roots_equal {
-            bail!("the history is not that of a correct store");
-        }
-        Ok(())
+        super::print(&report, arguments.json, report.lost + report.doubled == 0 && report.roots_equal)
     }
 }
 

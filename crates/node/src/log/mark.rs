@@ -1,7 +1,7 @@
 //! The mark beside the register's key: what the key has said, as far as that must be known without the log.
 //!
 //! ```text
-//!   register.mark   two slots in pages of their own, written in turn; the whole one with the greater count holds
+//!   register.mark   two slots in pages of their own; the whole one with the greater count holds
 //!   slot            "unimark1" 8 | count 8 | register's name, BLAKE3 32 | generation 8 | segment 8
 //!                   | floor: view 8 step 8 | bound: view 8 step 8 | ended in order 1 | lost 1 | BLAKE3 of all before, 32
 //! ```
@@ -10,9 +10,20 @@
 //! * `generation` counts the starts of the log. The log's own Start record says the same, or one more if the process
 //!   ended between the two writes.
 //! * The register's newest durable position lies between `floor` and `bound`; where the process ended in order the two
-//!   are equal. The bound is raised before a position beyond it is written, ahead of need; both are made exact at the
-//!   end, and the floor follows at each renewal.
+//!   are equal. The bound is raised before a position beyond it is written, ahead of need. The floor follows each group
+//!   of the log.
 //! * `segment` is the newest segment of the log.
+//!
+//! ```text
+//!   counts      41 synced      42 follows the log, unsynced      42 synced      43 follows      ...
+//!   slots       one            the other                         the other      the one
+//! ```
+//! The floor follows by a write that costs no sync, behind the sync of its group and before anybody is told of the group,
+//! into the slot that the next synced write takes. So the last synced slot stays whole until the next one is.
+//! * A killed process leaves unsynced writes to the system. The next start finds a floor that is not below anything that
+//!   was answered, and tells an older copy of the log from the log, however young it is.
+//! * A loss of power may lose or tear them. Then the floor is an earlier one, at the least that of the last synced write:
+//!   an older copy of the log that was made since then passes for the log.
 //!
 //! Once the register is lost the mark says so for ever: a follower's log fits its mark again, and proves nothing.
 //!
@@ -38,6 +49,10 @@ const VIEWS_AHEAD: u64 = 8;
 
 /// Where a register stands: votes and views are ordered by it.
 pub type Place = (RegisterView, Step);
+
+const fn place(state: RegisterState) -> Place {
+    (state.view, state.step)
+}
 
 /// What the mark says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +114,7 @@ impl Lost {
 pub fn judge(mark: Option<&Mark>, found: &Found) -> Option<Lost> {
     let Some(mark) = mark else { return Some(Lost::NoMark) };
     let (Some(generation), Some(register)) = (found.generation, found.register) else { return Some(Lost::Empty) };
-    let place = (register.view, register.step);
+    let place = place(register);
     if generation < mark.generation {
         return Some(Lost::Older);
     }
@@ -115,10 +130,9 @@ pub(super) struct MarkFile {
     disk: Arc<dyn Disk>,
     file: Option<Box<dyn DiskFile>>,
     name: Digest,
+    /// Of the last synced slot.
     count: u64,
     mark: Option<Mark>,
-    /// The newest durable place.
-    place: Place,
 }
 
 impl MarkFile {
@@ -146,12 +160,14 @@ impl MarkFile {
             let decoded = decode(&bytes[..read], found.name);
             newest = newest.max_by_count(decoded);
         }
-        if let Some((count, mark)) = newest {
-            found.count = count;
-            found.mark = Some(mark);
-            found.place = mark.floor;
-        }
         found.file = Some(file);
+        if let Some((count, mark)) = newest {
+            // Whether the disk has what the system shows is not known: it is written once more in its place, and synced,
+            // before the other slot is given up.
+            found.count = count.saturating_sub(1);
+            found.mark = Some(mark);
+            found.write()?;
+        }
         Ok(found)
     }
 
@@ -159,8 +175,7 @@ impl MarkFile {
         let mut hasher = Hasher::new("unisono register mark 1");
         hasher.part(&register.cluster.0).part(&[register.group]).part(&register.replica.0.to_le_bytes());
         hasher.part(&register.incarnation.0.to_le_bytes()).part(&register.key.0);
-        let place = (RegisterView(0), Step(0));
-        Self { disk: Arc::clone(disk), file: None, name: hasher.finish(), count: 0, mark: None, place }
+        Self { disk: Arc::clone(disk), file: None, name: hasher.finish(), count: 0, mark: None }
     }
 
     pub(super) const fn mark(&self) -> Option<&Mark> {
@@ -185,47 +200,53 @@ impl MarkFile {
         self.write()
     }
 
-    /// The log was opened, its Start is durable.
-    pub(super) fn started(&mut self, generation: u64, segment: u64) -> Result<(), StorageError> {
+    /// The log was opened: its Start is durable, and this state of the register with it.
+    pub(super) fn started(
+        &mut self,
+        generation: u64,
+        segment: u64,
+        state: Option<RegisterState>,
+    ) -> Result<(), StorageError> {
         self.change(|mark| {
             mark.generation = generation;
             mark.segment = mark.segment.max(segment);
+            mark.floor = mark.floor.max(state.map_or(mark.floor, place));
             mark.sealed = false;
         })
     }
 
     /// Before a state of the register is written: the bound must not be below it.
     pub(super) fn reserve(&mut self, state: RegisterState, segment: u64) -> Result<(), StorageError> {
-        if self.mark.is_some_and(|mark| (state.view, state.step) <= mark.bound) {
+        if self.mark.is_some_and(|mark| place(state) <= mark.bound) {
             return Ok(());
         }
-        let floor = self.place;
         self.change(|mark| {
-            mark.floor = mark.floor.max(floor);
             mark.bound = (RegisterView(state.view.0.saturating_add(VIEWS_AHEAD)), Step(0));
             mark.segment = mark.segment.max(segment);
         })
     }
 
-    /// This state is durable.
-    pub(super) fn durable(&mut self, state: RegisterState) {
-        self.place = self.place.max((state.view, state.step));
+    /// This state is durable, and nobody was told so yet. An error is one like any other, though nothing durable is lost
+    /// by it: a disk that refuses this write refuses the next group too, and behind a floor that stays where it is an
+    /// older copy would pass without anybody having been warned.
+    pub(super) fn durable(&mut self, state: RegisterState) -> Result<(), StorageError> {
+        let mark = self.mark.get_or_insert_default();
+        if place(state) <= mark.floor {
+            return Ok(());
+        }
+        mark.floor = place(state);
+        self.put()
     }
 
     /// The log has a further segment.
     pub(super) fn grown(&mut self, segment: u64) -> Result<(), StorageError> {
-        let floor = self.place;
-        self.change(|mark| {
-            mark.floor = mark.floor.max(floor);
-            mark.segment = segment;
-        })
+        self.change(|mark| mark.segment = segment)
     }
 
     /// The log was ended in order.
     pub(super) fn sealed(&mut self, segment: u64) -> Result<(), StorageError> {
-        let place = self.place;
         self.change(|mark| {
-            (mark.floor, mark.bound) = (place, place);
+            mark.bound = mark.floor;
             mark.segment = mark.segment.max(segment);
             mark.sealed = true;
         })
@@ -243,11 +264,20 @@ impl MarkFile {
     }
 
     fn write(&mut self) -> Result<(), StorageError> {
-        let (Some(file), Some(mark)) = (&self.file, &self.mark) else { return Ok(()) };
+        self.put()?;
+        if let Some(file) = &self.file {
+            file.sync().map_err(self.failed("syncing"))?;
+        }
         self.count += 1;
-        let slot = (self.count % 2) * SLOT_BYTES;
-        file.write_at(&encode(self.count, self.name, mark), slot).map_err(self.failed("writing"))?;
-        file.sync().map_err(self.failed("syncing"))
+        Ok(())
+    }
+
+    /// Into the slot that is not the last synced one.
+    fn put(&self) -> Result<(), StorageError> {
+        let (Some(file), Some(mark)) = (&self.file, &self.mark) else { return Ok(()) };
+        let count = self.count + 1;
+        let slot = (count % 2) * SLOT_BYTES;
+        file.write_at(&encode(count, self.name, mark), slot).map_err(self.failed("writing"))
     }
 
     fn failed(&self, operation: &'static str) -> impl Fn(std::io::Error) -> StorageError + use<> {
@@ -298,13 +328,13 @@ fn decode(bytes: &[u8], name: Digest) -> Option<(u64, Mark)> {
         return None;
     }
     let number = |at: usize| u64::from_le_bytes(*content[at..].first_chunk().expect("within the content"));
-    let place = |at: usize| (RegisterView(number(at)), Step(number(at + 8)));
+    let place_at = |at: usize| (RegisterView(number(at)), Step(number(at + 8)));
     let lost = usize::from(content[97]);
     let mark = Mark {
         generation: number(48),
         segment: number(56),
-        floor: place(64),
-        bound: place(80),
+        floor: place_at(64),
+        bound: place_at(80),
         sealed: content[96] == 1,
         lost: lost.checked_sub(1).and_then(|index| Lost::ALL.get(index).copied()),
     };

@@ -20,6 +20,7 @@ use super::{Entry, LogSettings, SECTOR_BYTES, StorageError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use unisono_consensus::aphousia;
 use unisono_trusted::{RegisterRecord, RegisterState};
 use unisono_types::{Digest, SequenceNumber};
 
@@ -54,6 +55,18 @@ pub struct Recovered {
     pub torn: Option<String>,
     /// Register records of which one copy was damaged.
     pub damaged_copies: u64,
+}
+
+impl From<&Recovered> for aphousia::Recovered {
+    fn from(found: &Recovered) -> Self {
+        let committed = found.committed.as_ref();
+        Self {
+            register: found.register,
+            proof: committed.map(|block| block.proof.clone()),
+            committed: committed.map(|block| (block.sequence, block.hash, block.bytes.clone())),
+            blocks: found.blocks.clone(),
+        }
+    }
 }
 
 /// The two directories of a replica's durable state: that of its log, and that of its register's key, where the mark is.

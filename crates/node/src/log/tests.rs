@@ -47,6 +47,17 @@ impl MemoryDisk {
         Self::with(self.0.lock().unwrap().synced.clone())
     }
 
+    /// The same, and what of the mark was written and not synced is neither what it was nor what it should be.
+    fn crashed_in_the_mark(&self) -> Self {
+        let memory = self.0.lock().unwrap();
+        let mut files = memory.synced.clone();
+        if let Some(synced) = files.get_mut(MARK_FILE) {
+            let written = synced.iter_mut().zip(&memory.now[MARK_FILE]).filter(|(synced, now)| synced != now);
+            written.for_each(|(synced, now)| *synced = !*now);
+        }
+        Self::with(files)
+    }
+
     fn fail_after(&self, operations: u64, kind: io::ErrorKind) {
         let mut memory = self.0.lock().unwrap();
         memory.fails_after = Some((memory.operations + operations, kind));
@@ -183,12 +194,21 @@ fn commit(sequence: u64, fork: u8) -> Entry {
 }
 
 fn record(version: u8) -> RegisterRecord {
-    let vote = VotePosition { view: RegisterView(0), step: Step(version.into()), hash: Digest([version; 32]) };
+    record_in(0, version)
+}
+
+fn record_in(view: u64, version: u8) -> RegisterRecord {
+    let vote = VotePosition { view: RegisterView(view), step: Step(version.into()), hash: Digest([version; 32]) };
     RegisterRecord { id: REGISTER, state: RegisterState { view: vote.view, step: vote.step, last: vote } }
 }
 
 fn register(version: u8) -> Entry {
     Entry::Register(record(version))
+}
+
+/// A vote in every third view, so that the mark is synced now and then.
+fn vote(version: u8) -> Entry {
+    Entry::Register(record_in(3 * u64::from(version), version))
 }
 
 fn opened(disk: &MemoryDisk) -> Opened {
@@ -427,11 +447,11 @@ fn one_copy_of_the_register_is_enough_even_in_the_last_group() {
         for (at, broken) in copies.iter().zip([first, second]) {
             bytes[*at + 80] ^= u8::from(broken);
         }
-        let log = opened(&MemoryDisk::with(files));
-        let expected = if first && second { 2 } else { 3 };
-        assert_eq!(version(&log.recovered), Some(expected), "{first} {second}");
-        if expected == 3 {
-            assert_eq!(log.recovered.damaged_copies, 1);
+        let recovered = opened(&MemoryDisk::with(files)).recovered;
+        if first && second {
+            assert_eq!(recovered.lost, Some(Lost::Short));
+        } else {
+            assert_eq!((version(&recovered), recovered.damaged_copies), (Some(3), 1), "{first} {second}");
         }
     }
 }
@@ -506,18 +526,11 @@ fn a_register_whose_log_is_empty_older_or_cut_short_is_silent_for_ever() {
     let stopped = disk.files();
     drop(written(&disk, 40, 700));
     let killed = disk.files();
-    let mark = |files: &Files| files[MARK_FILE].clone();
-    let with = |files: &Files, mark: Vec<u8>| {
-        let mut files = files.clone();
-        files.insert(MARK_FILE.into(), mark);
-        files
-    };
     assert_eq!(open(&MemoryDisk::with(killed.clone()).places(), SETTINGS).unwrap().recovered.lost, None);
-    let emptied = Files::from([(MARK_FILE.to_owned(), mark(&killed))]);
-    assert_eq!(lost(emptied), Some(Lost::Empty));
-    assert_eq!(lost(with(&new, mark(&killed))), Some(Lost::Older), "as init made it");
-    assert_eq!(lost(with(&stopped, mark(&killed))), Some(Lost::Older), "a copy made at a stop");
-    assert_eq!(lost(with(&killed, mark(&new))), Some(Lost::OlderMark));
+    assert_eq!(lost(with_mark_of(&Files::new(), &killed)), Some(Lost::Empty));
+    assert_eq!(lost(with_mark_of(&new, &killed)), Some(Lost::Older), "as init made it");
+    assert_eq!(lost(with_mark_of(&stopped, &killed)), Some(Lost::Older), "a copy made at a stop");
+    assert_eq!(lost(with_mark_of(&killed, &new)), Some(Lost::OlderMark));
     let mut without = killed.clone();
     without.remove(MARK_FILE);
     assert_eq!(lost(without), Some(Lost::NoMark));
@@ -540,14 +553,108 @@ fn a_mark_torn_at_any_write_is_the_one_before() {
         let disk = fresh();
         disk.fail_after(operations, io::ErrorKind::Other);
         if let Ok(mut log) = open(&disk.places(), SETTINGS) {
-            for version in 1..=3 {
-                let written = log.writer.append(&[block(version.into(), 0, 3_000), register(version)]);
+            for version in 1..=6 {
+                let written = log.writer.append(&[block(version.into(), 0, 3_000), vote(version)]);
                 if written.is_err() {
                     break;
                 }
             }
         }
-        let again = open(&disk.crashed().places(), SETTINGS).unwrap();
-        assert_eq!(again.recovered.lost, None, "after {operations} operations");
+        for left in [disk.crashed(), disk.crashed_in_the_mark(), MemoryDisk::with(disk.files())] {
+            assert_eq!(opened(&left).recovered.lost, None, "after {operations} operations");
+        }
+    }
+}
+
+fn with_mark_of(log: &Files, mark: &Files) -> Files {
+    let mut files = log.clone();
+    files.insert(MARK_FILE.into(), mark[MARK_FILE].clone());
+    files
+}
+
+#[test]
+fn after_a_kill_an_older_copy_is_known_however_young_it_is() {
+    let disk = fresh();
+    let mut log = opened(&disk);
+    let mut moments = vec![(disk.files(), disk.crashed().files())];
+    for version in 1..=20 {
+        log.writer.append(&[block(version.into(), 0, 700), vote(version)]).unwrap();
+        moments.push((disk.files(), disk.crashed().files()));
+    }
+    assert!(disk.files().len() > 3, "several segments");
+    let judged = |files: Files| open(&MemoryDisk::with(files).places(), SETTINGS).unwrap().recovered.lost;
+    let mut passed = 0;
+    for (copied, (copy, _)) in moments.iter().enumerate() {
+        for (ended, (killed, without_power)) in moments.iter().enumerate().skip(copied) {
+            let older = ended > copied;
+            assert_eq!(judged(with_mark_of(copy, killed)), older.then_some(Lost::Short), "{copied} {ended}");
+            passed += u64::from(judged(with_mark_of(copy, without_power)).is_none() && older);
+        }
+    }
+    assert!(passed > 0, "what a loss of power takes from the mark is missing there");
+    // A group without a vote moves nothing: the log of before is as good.
+    let before = disk.files();
+    log.writer.append(&[commit(20, 0)]).unwrap();
+    assert_eq!(judged(with_mark_of(&before, &disk.files())), None);
+}
+
+#[test]
+fn an_unsynced_mark_torn_at_any_byte_never_says_more_than_the_log() {
+    let disk = fresh();
+    let mut log = opened(&disk);
+    for version in 1..=8 {
+        log.writer.append(&[block(version.into(), 0, 100), vote(version)]).unwrap();
+        let (before, after) = (disk.crashed().files(), disk.files());
+        let (old, new) = (&before[MARK_FILE], &after[MARK_FILE]);
+        let changed: Vec<usize> = (0..new.len()).filter(|at| old[*at] != new[*at]).collect();
+        for cut in changed[0]..=changed[changed.len() - 1] + 1 {
+            for (front, back) in [(new, old), (old, new)] {
+                let torn = [&front[..cut], &back[cut..]].concat();
+                let mut files = after.clone();
+                files.insert(MARK_FILE.into(), torn);
+                let recovered = opened(&MemoryDisk::with(files)).recovered;
+                assert_eq!(self::version(&recovered), Some(version), "cut {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_start_that_loses_its_power_at_any_write_after_a_kill_finds_a_mark_again() {
+    for operations in 0..16 {
+        let disk = fresh();
+        let mut log = opened(&disk);
+        for version in 1..=5 {
+            log.writer.append(&[block(version.into(), 0, 100), vote(version)]).unwrap();
+        }
+        drop(log);
+        disk.fail_after(operations, io::ErrorKind::Other);
+        let _ = open(&disk.places(), SETTINGS);
+        for left in [disk.crashed(), disk.crashed_in_the_mark()] {
+            assert_eq!(version(&opened(&left).recovered), Some(5), "after {operations} operations");
+        }
+    }
+}
+
+#[test]
+fn a_group_that_the_mark_cannot_follow_is_there_and_was_not_answered() {
+    let disk = fresh();
+    let mut log = written(&disk, 2, 100);
+    let group = [block(3, 0, 100), register(3)];
+    disk.fail_after(2, io::ErrorKind::Other); // its write and its sync
+    let error = log.writer.append(&group).unwrap_err().to_string();
+    assert!(error.contains("writing of memory/register.mark failed"), "{error}");
+    for left in [disk.crashed(), MemoryDisk::with(disk.files())] {
+        assert_eq!(version(&opened(&left).recovered), Some(3));
+    }
+}
+
+#[test]
+fn a_replica_that_was_killed_and_then_stopped_without_a_vote_may_speak() {
+    let disk = fresh();
+    drop(written(&disk, 3, 100));
+    for left in [disk.crashed(), MemoryDisk::with(disk.files())] {
+        opened(&left).writer.seal().unwrap();
+        assert_eq!(version(&opened(&left).recovered), Some(3));
     }
 }

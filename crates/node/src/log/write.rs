@@ -6,6 +6,7 @@ use super::mark::MarkFile;
 use super::record::{Kind, Place, Salt, Start, align, encode_segment, put_record, segment_name};
 use super::{Entry, LogSettings, SECTOR_BYTES, StorageError};
 use std::sync::{Arc, Mutex, PoisonError};
+use unisono_trusted::RegisterRecord;
 
 /// What readers may look at; moves on after each sync.
 #[derive(Debug, Default)]
@@ -93,7 +94,7 @@ impl Writer {
     /// The first group of a process. The log says which start it is before the mark does.
     pub(super) fn start(&mut self, start: Start, entries: &[Entry]) -> Result<(), StorageError> {
         self.group(Some((Kind::Start, start.encode())), entries)?;
-        self.mark.started(start.generation, self.segment)
+        self.mark.started(start.generation, self.segment, newest(entries).map(|record| record.state))
     }
 
     /// The last group of a process that ends in order; from then on the mark says exactly where the register stands.
@@ -128,19 +129,11 @@ impl Writer {
             return Ok(());
         }
         self.group(None, entries)?;
-        for entry in entries {
-            if let Entry::Register(record) = entry {
-                self.mark.durable(record.state);
-            }
-        }
-        Ok(())
+        newest(entries).map_or(Ok(()), |record| self.mark.durable(record.state))
     }
 
     fn group(&mut self, first: Option<(Kind, Vec<u8>)>, entries: &[Entry]) -> Result<(), StorageError> {
-        let register = entries.iter().rev().find_map(|entry| match entry {
-            Entry::Register(record) => Some(record.encode()),
-            _ => None,
-        });
+        let register = newest(entries).map(RegisterRecord::encode);
         let others = entries.iter().filter(|entry| !matches!(entry, Entry::Register(_) | Entry::Lost(_))).count()
             + usize::from(first.is_some());
         let need = 3 * SECTOR_BYTES + entries.iter().map(entry_bytes).sum::<u64>();
@@ -219,6 +212,14 @@ impl Writer {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).salts.push(salt);
         self.mark.grown(number)
     }
+}
+
+/// The register's state that stands for all of a group.
+fn newest(entries: &[Entry]) -> Option<&RegisterRecord> {
+    entries.iter().rev().find_map(|entry| match entry {
+        Entry::Register(record) => Some(record),
+        _ => None,
+    })
 }
 
 fn entry_bytes(entry: &Entry) -> u64 {

@@ -70,6 +70,18 @@ impl World {
         host.disk.replace(0, image);
     }
 
+    /// The process is killed, and somebody puts a copy of its log back that was made before.
+    fn put_back(&mut self, replica: usize) {
+        // What a loss of power took from the mark is not there when the copy is looked at.
+        if !self.hosts[replica].up {
+            return;
+        }
+        self.counts.faults.lost_log += 1;
+        self.end_process(replica, false);
+        let host = &self.hosts[replica];
+        host.disk.replace(0, host.copy.clone());
+    }
+
     pub(super) fn resume(&mut self, replica: usize) {
         let host = &mut self.hosts[replica];
         host.paused = false;
@@ -119,6 +131,15 @@ impl World {
             }
             Fault::LoseLog { replica, older, down } => {
                 self.lose_log(*replica, *older);
+                *down
+            }
+            Fault::CopyLog { replica } => {
+                let host = &mut self.hosts[*replica];
+                host.copy = host.disk.image(0);
+                return;
+            }
+            Fault::PutBack { replica, down } => {
+                self.put_back(*replica);
                 *down
             }
             Fault::Pause { replica, length } => {
@@ -186,7 +207,7 @@ impl World {
                     }
                 }
             }
-            Fault::LoseLog { replica, .. } => self.restart(*replica),
+            Fault::LoseLog { replica, .. } | Fault::PutBack { replica, .. } => self.restart(*replica),
             Fault::Pause { replica, .. } => self.resume(*replica),
             Fault::Partition { side, .. } => {
                 for (from, to) in self.divided(*side) {
@@ -201,7 +222,7 @@ impl World {
             Fault::ClockJump { replicas, by, .. } => self.jump(*replicas, -by),
             Fault::SlowNetwork { .. } => self.network.slow_everything_down(0),
             Fault::SlowDisk { replica, .. } => self.hosts[*replica].disk_slowness = 0,
-            Fault::Clog { .. } | Fault::WallClock { .. } | Fault::ClientCrash { .. } => {}
+            Fault::CopyLog { .. } | Fault::Clog { .. } | Fault::WallClock { .. } | Fault::ClientCrash { .. } => {}
         }
     }
 

@@ -582,14 +582,7 @@ fn tell(recovered: &Recovered, config: &ReplicaConfig) {
 fn consensus(config: &ReplicaConfig, recovered: &Recovered) -> Algorithm {
     let membership = config.cluster.membership.clone();
     let settings = aphousia::Settings::new(config.id, config.host.signer().clone(), membership);
-    let committed = recovered.committed.as_ref();
-    let recovered = aphousia::Recovered {
-        register: recovered.register,
-        proof: committed.map(|block| block.proof.clone()),
-        committed: committed.map(|block| (block.sequence, block.hash, block.bytes.clone())),
-        blocks: recovered.blocks.clone(),
-    };
-    Algorithm::new(settings, recovered)
+    Algorithm::new(settings, recovered.into())
 }
 
 /// Polls both queues, so that the loop is woken by either. A queue never closes while the node lives.

@@ -1,6 +1,7 @@
 //! A cluster of processes of one service, and what a story asks of it. Nothing waits for a time: a story asks again
 //! until something holds, up to a bound at which it fails with what was seen last.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::future::Future;
 use std::io::{BufRead, BufReader};
@@ -70,6 +71,23 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// Puts a copy of a replica's log, made at one moment of its run, into `to`.
+    pub(crate) fn copy_log(&self, id: usize, to: &Path) {
+        let replica = Pid::from_child(self.replicas[id].as_ref().unwrap());
+        kill_process(replica, Signal::STOP).unwrap();
+        copy(&self.data_of(id), to);
+        kill_process(replica, Signal::CONT).unwrap();
+    }
+
+    /// Puts such a copy in place of a replica's log.
+    pub(crate) fn put_back(&self, id: usize, from: &Path) {
+        copy(from, &self.data_of(id));
+    }
+
+    fn data_of(&self, id: usize) -> PathBuf {
+        self.path().join(format!("replica-{id}/data"))
+    }
+
     /// Waits until the replica has ended by itself. Whether it calls that a success, and what it printed.
     pub(crate) async fn ended(&mut self, id: usize) -> (bool, String) {
         let mut child = self.replicas[id].take().unwrap();
@@ -88,7 +106,7 @@ impl Cluster {
         self.path().join(format!("complaints-{id}"))
     }
 
-    fn complaints(&self, id: usize) -> String {
+    pub(crate) fn complaints(&self, id: usize) -> String {
         std::fs::read_to_string(self.complaints_of(id)).unwrap_or_default()
     }
 
@@ -133,6 +151,16 @@ impl Drop for Cluster {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Makes `to` hold the files of `from`, and nothing else.
+fn copy(from: &Path, to: &Path) {
+    std::fs::remove_dir_all(to).unwrap();
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
 

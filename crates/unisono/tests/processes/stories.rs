@@ -17,6 +17,7 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("each_replica_asks_an_oracle_and_f_plus_one_equal_answers_count", || run(oracles())),
     ("a_call_that_is_outstanding_is_asked_again_after_a_restart", || run(restart())),
     ("another_cluster_answers_a_call", || run(other_cluster())),
+    ("a_log_of_the_same_run_put_back_after_a_kill_is_known_for_an_older_one", || run(older_log())),
     ("a_person_reconfigures_and_tunes_a_running_cluster", || run(commands())),
     ("a_hundred_changes_under_load_lose_nothing_and_leave_the_replicas_alike", || run(changes())),
     ("a_replica_that_iterates_over_a_hash_map_stops_and_names_the_grant", || run(hash_map())),
@@ -145,6 +146,30 @@ async fn restart() {
     let asked = asked(&cluster);
     assert!(asked.iter().all(|call| *call == asked[0]), "by its name a repetition can be recognised: {asked:?}");
     cluster.status_when(all_alike).await;
+}
+
+async fn older_log() {
+    let mut cluster = Cluster::start("diary", 3);
+    let diary = DiaryClient::new(cluster.client().await);
+    let note = async |times| {
+        for _ in 0..times {
+            assert_eq!(within(diary.note()).await, Ok(1));
+        }
+    };
+    note(20).await;
+    let copy = tempfile::tempdir().unwrap();
+    cluster.copy_log(1, copy.path());
+    note(300).await;
+    cluster.kill_replica(1);
+    cluster.put_back(1, copy.path());
+    cluster.start_replica(1, &[]);
+    note(20).await;
+    let status = cluster.status_when(all_alike).await;
+    let lost: Vec<&Value> = status.iter().map(|one| &one["register"]["lost"]).collect();
+    // Its own mark says so at the start, not a peer later.
+    assert_eq!(lost, [&Value::Null, &json!("the end of the log is missing"), &Value::Null]);
+    let said = cluster.complaints(1);
+    assert_eq!(said.lines().filter(|line| line.contains("register.mark")).count(), 1, "{said}");
 }
 
 async fn other_cluster() {
