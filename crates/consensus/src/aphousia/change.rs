@@ -31,6 +31,9 @@ pub(super) struct Changes {
     pub(super) complaints: Complaints,
 }
 
+/// From here on a timer that fires late shows a replica that did not run, and not the grain of its host.
+const PAUSE_MICROS_MIN: u64 = 20_000;
+
 /// The wait for the oldest entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Patience {
@@ -196,6 +199,24 @@ impl<R: Rules> Instance<R> {
             self.changes.backoff = 0;
             self.changes.backoff_from = base;
         }
+    }
+
+    /// Time in which this replica did not run, stopped or short of a processor, accuses nobody: what it waits for may lie
+    /// in its own sockets.
+    pub(super) fn excuse_pause(&mut self, now: Time) {
+        let since = core::mem::replace(&mut self.seen, now.monotonic);
+        let paused = self.timers.overdue_micros(now).min(now.monotonic.saturating_sub(since));
+        if paused < PAUSE_MICROS_MIN {
+            return;
+        }
+        if let Some(patience) = &mut self.patience {
+            patience.since += paused;
+        }
+        self.watch.excuse(paused);
+        self.distance.excuse(paused);
+        [timers::REPLACE, timers::FORWARD, timers::TELL]
+            .into_iter()
+            .for_each(|timer| self.timers.postpone(timer, paused));
     }
 
     /// The oldest entry did not commit in time.

@@ -58,6 +58,13 @@ impl Distance {
         }
     }
 
+    /// This replica did not run for so long: answers may have come meanwhile.
+    pub(super) fn excuse(&mut self, micros: u64) {
+        for peer in self.peers.values_mut() {
+            peer.waiting = peer.waiting.map(|since| since + micros);
+        }
+    }
+
     /// The round trip to a quorum.
     pub(super) const fn round_trip_micros(&self) -> u64 {
         self.round_trip

@@ -190,6 +190,8 @@ pub struct Instance<R> {
     /// The newest certificate of each peer: shown to it when its link comes up, in case its register has lost it.
     newest: BTreeMap<ReplicaId, Certificate>,
     patience: Option<Patience>,
+    /// When the last input came, on the monotonic clock.
+    seen: u64,
     stable: Option<StableCheckpoint>,
     next_persist: PersistId,
 }
@@ -252,6 +254,7 @@ impl<R: Rules> Instance<R> {
             early: BTreeMap::new(),
             newest: BTreeMap::new(),
             patience: None,
+            seen: 0,
             stable: None,
             next_persist: PersistId(0),
         };
@@ -488,6 +491,7 @@ impl<R: Rules> Consensus for Instance<R> {
 
     fn handle(&mut self, now: Time, input: Input<Message>, outbox: &mut Vec<Output<Message>>) {
         self.time.reads(now);
+        self.excuse_pause(now);
         match input {
             Input::Start => self.start(now, outbox),
             Input::Message { from, message } => self.receive(now, from, message.into_inner(), outbox),

@@ -64,6 +64,19 @@ impl Timers {
         }
     }
 
+    /// How long ago the first of those was due that the host has not fired yet.
+    pub(super) fn overdue_micros(&self, now: Time) -> u64 {
+        let first = self.0.values().filter_map(|timer| timer.set).min();
+        first.map_or(0, |at| now.monotonic.saturating_sub(at))
+    }
+
+    /// A timer that is wanted is wanted so much later.
+    pub(super) fn postpone(&mut self, timer: TimerId, micros: u64) {
+        if let Some(wanted) = self.0.get_mut(&timer).and_then(|timer| timer.wanted.as_mut()) {
+            *wanted += micros;
+        }
+    }
+
     pub(super) fn is_wanted(&self, timer: TimerId) -> bool {
         self.0.get(&timer).is_some_and(|timer| timer.wanted.is_some())
     }

@@ -55,6 +55,12 @@ impl Watch {
         self.blocks += 1;
     }
 
+    /// This replica did not run for so long.
+    pub(super) fn excuse(&mut self, micros: u64) {
+        self.window += micros;
+        self.told = self.told.map(|told| told + micros);
+    }
+
     /// Whether this view's leader was found slow.
     pub(super) fn has_found(&self, view: View) -> bool {
         self.found == Some(view)

@@ -89,6 +89,8 @@ struct Replica<S> {
     offered: Vec<Frame>,
     /// Added to the wall clock.
     skew_micros: i64,
+    /// Until then nothing reaches it: it is stopped, and does not know.
+    stopped_until: u64,
     /// What a corrupting proposer stands by instead.
     replaced: BTreeMap<Digest, Digest>,
     said: Vec<Bytes>,
@@ -137,6 +139,7 @@ impl<S: Subject> Network<S> {
             ordered: BTreeSet::new(),
             offered: Vec::new(),
             skew_micros: 0,
+            stopped_until: 0,
             replaced: BTreeMap::new(),
             said: Vec::new(),
         });
@@ -266,6 +269,13 @@ impl<S: Subject> Network<S> {
         self.note(id, "crashes".into());
     }
 
+    /// Stops a replica for so long: what happens to it meanwhile waits.
+    pub fn stop(&mut self, id: ReplicaId, micros: u64) {
+        let until = self.now + micros;
+        self.replica(id).stopped_until = until;
+        self.note(id, format!("is stopped until {until}"));
+    }
+
     /// No message passes between these two.
     pub fn cut(&mut self, a: ReplicaId, b: ReplicaId) {
         self.cuts.insert((a, b));
@@ -320,6 +330,17 @@ impl<S: Subject> Network<S> {
     }
 
     fn happen(&mut self, event: Event) {
+        let id = match &event {
+            Event::Deliver { to, .. } | Event::Stable { to, .. } => *to,
+            Event::Synced { replica, .. } | Event::Fire { replica, .. } => *replica,
+        };
+        let until = self.replica(id).stopped_until;
+        if until > self.now {
+            // A host looks at its clock first and reads its sockets then.
+            let in_socket = matches!(event, Event::Deliver { .. });
+            self.schedule(until + u64::from(in_socket), event);
+            return;
+        }
         match event {
             Event::Deliver { from, to, bytes } => {
                 if self.cuts.contains(&(from, to)) || !self.is_up(to) {

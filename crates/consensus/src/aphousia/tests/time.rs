@@ -268,6 +268,22 @@ fn an_entry_shown_to_one_follower_is_told_to_the_leader_before_it_accuses() {
     assert_eq!(view(&network), View(0));
 }
 
+#[test]
+fn a_follower_that_was_stopped_accuses_nobody_when_it_goes_on() {
+    let mut network = network::<Aphousia>(None);
+    for number in 1..20 {
+        decide(&mut network, number, SECOND);
+    }
+    for number in 20..60 {
+        let frame = network.cluster().frame(number, b"x");
+        network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
+        network.run(number % 8 * 500);
+        network.stop(ReplicaId(1), 100_000 * number);
+        network.run(200_000 * number);
+    }
+    assert_eq!((view(&network), reasons(&network)), (View(0), vec![]));
+}
+
 /// When a follower wishes for another view although something is decided every 40 ms, just never what it waits for.
 fn wishes_after<R: Rules>(rules: R) -> Option<u64> {
     let cluster = Cluster::new(3, 0);
