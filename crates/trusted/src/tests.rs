@@ -140,6 +140,37 @@ fn a_restored_register_goes_on_and_repeats_its_newest_answer() {
 }
 
 #[test]
+fn a_record_is_laid_out_as_its_format_says() {
+    let id = RegisterId {
+        cluster: ClusterId([0xc1; 16]),
+        group: 0xc2,
+        replica: ReplicaId(0xc3c4),
+        incarnation: Incarnation(0xc5c6_c7c8),
+        key: PublicKey([0xc9; 32]),
+    };
+    let last = VotePosition { view: RegisterView(3), step: Step(4), hash: Digest([0xd1; 32]) };
+    let state = RegisterState { view: RegisterView(1), step: Step(2), last };
+    let record = RegisterRecord { id, state };
+    let fields: [&[u8]; 11] = [
+        b"univote1",
+        &[0xc1; 16],
+        &[0xc2],
+        &[0xc4, 0xc3],
+        &[0xc8, 0xc7, 0xc6, 0xc5],
+        &[0xc9; 32],
+        &[1, 0, 0, 0, 0, 0, 0, 0],
+        &[2, 0, 0, 0, 0, 0, 0, 0],
+        &[3, 0, 0, 0, 0, 0, 0, 0],
+        &[4, 0, 0, 0, 0, 0, 0, 0],
+        &[0xd1; 32],
+    ];
+    let checked = fields.concat();
+    let checksum = Digest::of("unisono register record 1", &[&checked]);
+    assert_eq!(record.encode()[..], [&checked[..], &checksum.0].concat());
+    assert_eq!(RegisterRecord::decode(&record.encode()), Ok(record));
+}
+
+#[test]
 fn a_torn_copy_never_brings_back_an_older_state_as_long_as_one_is_whole() {
     let mut register = register(0);
     let id = register.id();
