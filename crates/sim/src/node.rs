@@ -16,8 +16,9 @@ use unisono_node::log::{LogReader, Recovered};
 use unisono_node::{Drive, Effect as NodeEffect, Node, Probe, message, message::encoded, provided};
 use unisono_replica::{ConnectionId, Input as ReplicaInput, MarkRule, PeerMessage, Settings, Timer};
 use unisono_scheduler::{Scheduler, sequential::Sequential, uds::Uds};
+use unisono_trusted::verify_certificate;
 use unisono_types::{
-    Answer, Bytes, CallAnswer, CallId, Checkpoint, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId, Reply,
+    Answer, Bytes, CallAnswer, CallId, Certificate, Checkpoint, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId, Reply,
     ReplyBody, SequenceNumber, Signed, Time, Verified, VerifyContext, Work, decode, encode,
 };
 
@@ -75,6 +76,14 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
     fn speaker(&self, bytes: &Bytes) -> Option<ReplicaId> {
         let consensus = bytes.first() == Some(&0);
         consensus.then(|| A::spoken(&bytes.slice(1..))).flatten().map(|(replica, _)| replica)
+    }
+
+    fn vote(&self, bytes: &Bytes) -> Option<Certificate> {
+        (bytes.first() == Some(&0)).then(|| A::vote(&bytes.slice(1..))).flatten()
+    }
+
+    fn is_signed(&self, vote: &Certificate) -> bool {
+        verify_certificate(vote, &self.identities.context).is_ok()
     }
 
     fn piece_bytes(&self) -> usize {

@@ -128,6 +128,10 @@ impl World {
         if !self.fits(from, to, bytes.len()) {
             return;
         }
+        if let Some(vote) = self.factory.vote(&bytes) {
+            let factory = &self.factory;
+            self.checker.voted(&vote, || factory.is_signed(&vote));
+        }
         let copies = self.network.carry(at, from, to, bytes.len(), &mut self.random);
         for at in copies.into_iter().flatten() {
             self.schedule(at, Event::ToReplica { replica: to, from, life: 0, bytes: bytes.clone() });
