@@ -4,7 +4,9 @@ use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Abuse, Identities, Planted, Random};
 use unisono_consensus::Consensus;
 use unisono_node::log::Recovered;
-use unisono_types::{Bytes, Certificate, Digest, Membership, Message as _, PublicKey, RegisterView, ReplicaId, Signer, Step};
+use unisono_types::{
+    Bytes, Certificate, Digest, Membership, Message as _, PublicKey, RegisterView, ReplicaId, Signer, Step,
+};
 
 /// One algorithm.
 pub trait Algorithm: Consensus + Sized + 'static {

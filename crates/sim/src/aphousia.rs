@@ -20,8 +20,8 @@ use unisono_consensus::aphousia::{
 };
 use unisono_node::log::Recovered;
 use unisono_types::{
-    Bytes, Certificate, Digest, Frame, Membership, Message as _, PublicKey, RegisterView, ReplicaId, SequenceNumber, Signed, Signer,
-    Step, Timestamp, View, Wish, encode,
+    Bytes, Certificate, Digest, Frame, Membership, Message as _, PublicKey, RegisterView, ReplicaId, SequenceNumber,
+    Signed, Signer, Step, Timestamp, View, Wish, encode,
 };
 
 /// Rules that a plan can ask for.

@@ -42,6 +42,10 @@ pub enum Property {
     NoFalseHalt,
     /// Agreed time left the clocks of correct replicas behind, or stayed behind them.
     AgreedTime,
+    /// Requests waited for long although links, disks and most replicas were in order: a leader was not replaced.
+    PromptService,
+    /// A leader was replaced although nobody lied and everything was in order.
+    LastingLeaders,
     /// A correct replica was refused or suspected by another one: it passed on what it had not verified.
     NoFalseAccusation,
     /// A correct replica sent what no link takes.

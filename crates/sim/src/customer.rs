@@ -81,9 +81,6 @@ const BUSY_MAX: usize = 12;
 /// How many of 1 000 operations are of those that were thought of later.
 const MORE_PERMILLE: u64 = 300;
 
-/// How many of 1 000 operations of a busy customer are large, until it has asked for as many as it shall.
-const LARGE_PERMILLE: u64 = 40;
-
 /// A client's process.
 pub struct Customer {
     identities: Identities,
@@ -104,6 +101,7 @@ pub struct Customer {
     client_at: u64,
     /// Large operations still to be asked for, and the greatest size.
     large: (u64, usize),
+    large_permille: u64,
     /// Agreed time may pass a session by.
     sessions_may_end: bool,
     after_calm: bool,
@@ -140,6 +138,7 @@ impl Customer {
             next_at: 0,
             client_at: u64::MAX,
             large: (if manner == Manner::Busy { plan.large } else { 0 }, plan.limits.operation_bytes as usize),
+            large_permille: plan.large_permille,
             sessions_may_end: plan.sessions_may_end(),
             after_calm: plan.after_calm,
             last_words: Vec::new(),
@@ -264,7 +263,7 @@ impl Customer {
             return self.last_words.pop();
         }
         let random = &mut self.random;
-        if self.large.0 > 0 && random.chance(LARGE_PERMILLE) {
+        if self.large.0 > 0 && random.chance(self.large_permille) {
             self.large.0 -= 1;
             return Some(StoreOperation::draw_large(random, self.large.1));
         }

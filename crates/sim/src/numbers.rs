@@ -17,8 +17,8 @@ use unisono_node::log::{LogReader, Recovered};
 use unisono_node::{Ledger, Promise};
 use unisono_trusted::verify_certificate;
 use unisono_types::{
-    Bytes, Certificate, Digest, Frame, FrameBody, Message, Rejected, ReplicaId, RequestNumber, SequenceNumber, SessionId, Signer,
-    Time, Unverified, Verified, VerifyContext, decode, encode,
+    Bytes, Certificate, Digest, Frame, FrameBody, Message, Rejected, ReplicaId, RequestNumber, SequenceNumber,
+    SessionId, Signer, Time, Unverified, Verified, VerifyContext, decode, encode,
 };
 
 /// Bytes of one frame here.

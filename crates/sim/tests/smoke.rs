@@ -75,7 +75,7 @@ fn seeds_that_failed_once_stay_clean() {
     }
     for (seed, once) in HARD_SEEDS_THAT_FAILED {
         println!("seed {seed}: {once}");
-        clean(&run_plan::<Aphousia>(&Plan::of_seed(seed), Scope::Whole, false));
+        clean(&run_plan::<Aphousia>(&Plan::hard(seed), Scope::Whole, false));
     }
 }
 
@@ -109,7 +109,7 @@ fn a_few_seeds_use_everything_that_a_service_can_do_and_meet_all_that_can_go_wro
 
 /// Plans with dangerous liars, on agreement alone and for a short while each.
 fn hard(seeds: std::ops::Range<u64>) -> Vec<Plan> {
-    let of_seed = |seed| Plan { ed25519: false, heal_at: 2 * SECOND, ..Plan::of_seed(seed) };
+    let of_seed = |seed| Plan { ed25519: false, heal_at: 2 * SECOND, ..Plan::hard(seed) };
     let short = |plan: &Plan| plan.faults.iter().all(|(_, fault)| !matches!(fault, Fault::SlowNetwork { .. }));
     seeds.map(of_seed).filter(short).collect()
 }
@@ -207,7 +207,7 @@ fn planted_bugs_break_what_they_must_and_the_same_seed_is_clean_without_them() {
         let plan = if bug.of_schedule().is_some() { Plan::wide } else { Plan::of_seed };
         let shows = |seed: &u64| {
             let planted = Plan { planted: Some(bug), ed25519: false, ..plan(*seed) };
-            run_planted(&planted, Scope::Whole).violation.is_some()
+            run_planted(&planted, Scope::Whole, false).violation.is_some()
         };
         let seed = (0..PLANTED_SEEDS).find(shows);
         let seed = seed.unwrap_or_else(|| panic!("{} is not found in {PLANTED_SEEDS} seeds", bug.name()));

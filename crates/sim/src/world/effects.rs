@@ -32,10 +32,14 @@ impl World {
                     Observation::Timed(timestamp) if self.hosts[replica].liar.is_none() => {
                         self.note_agreed_time(replica, *timestamp);
                     }
-                    Observation::Committed { sequence, .. }
-                        if *sequence > self.checker.decided() && self.hosts[replica].liar.is_none() =>
-                    {
-                        self.decided_at = self.now;
+                    Observation::Requested { session, number, .. } if self.hosts[replica].liar.is_none() => {
+                        self.note_ordered(*session, *number);
+                    }
+                    Observation::Committed { sequence, .. } if self.hosts[replica].liar.is_none() => {
+                        self.bounds.decides(self.now, replica, *sequence);
+                        if *sequence > self.checker.decided() {
+                            self.decided_at = self.now;
+                        }
                     }
                     Observation::Written { hash, bytes } => {
                         if let Some(liar) = &mut self.hosts[replica].liar {
@@ -212,6 +216,7 @@ impl World {
                 self.trace.line(self.now, || format!("client {client}: {session:?} {number:?} asks"));
                 self.counts.client_operations += 1;
                 self.awaited_since = self.now;
+                self.note_asked(session, number);
                 self.checker.invoked(session, number, operation);
             }
             ActorEffect::Completed { session, number, outcome } => {
