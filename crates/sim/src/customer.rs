@@ -87,6 +87,7 @@ pub struct Customer {
     number: usize,
     manner: Manner,
     everything: bool,
+    plain: bool,
     think: u64,
     random: Random,
     history: Rc<RefCell<History>>,
@@ -127,6 +128,7 @@ impl Customer {
             number,
             manner,
             everything: plan.everything,
+            plain: plan.plain,
             think: plan.think,
             random,
             history,
@@ -272,6 +274,9 @@ impl Customer {
             Manner::Linear => {
                 self.written += 1;
                 let unique = (self.number as u64 + 1) << 32 | self.written;
+                if self.plain {
+                    return Some(StoreOperation::Write(0, unique));
+                }
                 let draw = if more { StoreOperation::draw_more } else { StoreOperation::draw };
                 draw(random, unique)
             }

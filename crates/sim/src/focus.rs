@@ -101,18 +101,19 @@ fn sizes(plan: &mut Plan, r: &mut Random) {
     const KIB: u32 = 1 << 10;
     plan.limits =
         Limits { operation_bytes: 256 * KIB, frame_bytes: 320 * KIB, block_bytes: 384 * KIB, ..Limits::default() };
-    (plan.speed.bandwidth, plan.speed.clients_near) = (r.between(8_000, 12_500), true);
-    (plan.large, plan.large_permille) = (100, 800);
+    (plan.speed.bandwidth, plan.speed.clients_near) = (r.between(8_000, 9_000), true);
+    (plan.busy_clients, plan.large, plan.large_permille) = (1, 100, 900);
     (plan.think, plan.heal_at) = (20 * MILLISECOND, 4 * SECOND);
 }
 
-/// No more requests at a time than blocks may be in flight, so that none waits for a block before its own. Each takes
-/// longer than it takes to send it again and to tell the leader of it, and less than the shortest time-out.
+/// All replicas know each request, since the leader answers no client, and there is one at a time: none waits for a block
+/// before its own, and each is decided just before the shortest time-out.
 fn slow_leader(plan: &mut Plan, r: &mut Random) {
     (plan.schedule, plan.everything, plan.administrator) = (Schedule::Sequential, false, None);
-    (plan.linear_clients, plan.busy_clients) = (2, 0);
-    (plan.think, plan.heal_at) = (5 * MILLISECOND, 8 * SECOND);
-    plan.liars = vec![LiarPlan { drags: r.between(100, 130) * MILLISECOND, ..leader() }];
+    (plan.linear_clients, plan.busy_clients, plan.plain) = (1, 0, true);
+    plan.marks = (4_096, 5 * SECOND);
+    (plan.think, plan.heal_at) = (0, 6 * SECOND);
+    plan.liars = vec![LiarPlan { drags: r.between(118, 135) * MILLISECOND, mute: true, ..leader() }];
 }
 
 fn neglect(plan: &mut Plan, r: &mut Random) {

@@ -63,6 +63,8 @@ pub struct Plan {
     /// Whether clients ask for everything that a service can do, or only for what could be done before children, tries,
     /// permits, outside calls and declarations were there: the seeds that failed then must go on doing the same.
     pub everything: bool,
+    /// Whether clients with one operation at a time only write: nothing that they ask for waits inside the service.
+    pub plain: bool,
     /// Sizes that the cluster allows.
     pub limits: Limits,
     /// Large operations: how many each busy client asks for.
@@ -348,6 +350,8 @@ pub struct LiarPlan {
     pub abuses_register: u64,
     /// Answers clients wrongly.
     pub wrong_replies: u64,
+    /// Answers no client, so that each asks all replicas.
+    pub mute: bool,
     /// Says of the outside what it did not say.
     pub misquotes: u64,
     /// Its cores take what the register refuses as granted, and are made anew when they have lost the thread: it goes
@@ -424,6 +428,7 @@ impl LiarPlan {
             (self.censors.is_some(), "censors"),
             (self.ignores > 0, "ignores"),
             (self.drags > 0, "drags"),
+            (self.mute, "mute"),
             (self.floods.is_some(), "floods"),
             (self.pushes_time, "pushes-time"),
             (self.clock_permille.is_some(), "holds-time"),
@@ -459,6 +464,7 @@ impl Plan {
             outside: (100, 1_000),
             administrator: None,
             everything: false,
+            plain: false,
             limits: Limits::default(),
             large: 0,
             large_permille: 40,

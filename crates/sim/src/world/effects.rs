@@ -115,7 +115,7 @@ impl World {
         let mut bytes = bytes;
         let (now, leaves) = (self.now, self.leaves_at(replica));
         if let Some(liar) = &mut self.hosts[replica].liar {
-            if liar.core_for(now, node) != core {
+            if liar.core_for(now, node) != core || liar.plan().mute {
                 return;
             }
             if liar.answers_wrongly() {
