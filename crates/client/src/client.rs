@@ -400,7 +400,7 @@ impl Client {
             let requests: Vec<(RequestNumber, Bytes)> = self.queued.drain(..count).collect();
             let index = self.next_frame;
             self.under_way += requests.iter().map(|(_, operation)| operation.len()).sum::<usize>();
-            let wait = self.round_trip.timeout() + transfer_microseconds(self.under_way);
+            let wait = self.round_trip.timeout() + transfer_microseconds(self.under_way, self.peers.len());
             for (number, operation) in &requests {
                 let due_at = now.monotonic.saturating_add(self.round_trip.jittered(wait));
                 self.due.insert((due_at, *number));

@@ -54,6 +54,18 @@ pub trait Consensus {
         true
     }
 
+    /// The frame that has waited longest here, unless it stands in a block. Asked after each decision: what was decided
+    /// may have made it useless.
+    fn oldest_waiting(&self) -> Option<&Frame> {
+        None
+    }
+
+    /// A frame that waits here would do nothing any more if it were ordered: nobody else waits for it, so neither does
+    /// this replica.
+    fn withdraw(&mut self, frame: &Digest) {
+        let _ = frame;
+    }
+
     /// How many signatures have to be checked in this message: what a host counts against its sender beforehand.
     fn signatures(message: &Self::Message) -> usize {
         let _ = message;

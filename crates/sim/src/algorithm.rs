@@ -4,7 +4,9 @@ use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Abuse, Identities, Planted, Random};
 use unisono_consensus::Consensus;
 use unisono_node::log::Recovered;
-use unisono_types::{Bytes, Digest, Membership, Message as _, PublicKey, RegisterView, ReplicaId, Signer, Step};
+use unisono_types::{
+    Bytes, Certificate, Digest, Membership, Message as _, PublicKey, RegisterView, ReplicaId, Signer, Step,
+};
 
 /// One algorithm.
 pub trait Algorithm: Consensus + Sized + 'static {
@@ -75,6 +77,13 @@ pub trait Algorithm: Consensus + Sized + 'static {
 
     /// The hash of the block before, from a block's bytes as its log holds them.
     fn parent(block: &Bytes) -> Option<Digest>;
+
+    /// The vote that this message is, its signature unchecked.
+    #[must_use]
+    fn vote(bytes: &Bytes) -> Option<Certificate> {
+        let _ = bytes;
+        None
+    }
 
     /// Whose register signed what this message shows, and where it stands with that.
     #[must_use]

@@ -20,8 +20,8 @@ use unisono_consensus::aphousia::{
 };
 use unisono_node::log::Recovered;
 use unisono_types::{
-    Bytes, Digest, Frame, Membership, Message as _, PublicKey, RegisterView, ReplicaId, SequenceNumber, Signed, Signer,
-    Step, Timestamp, View, Wish, encode,
+    Bytes, Certificate, Digest, Frame, Membership, Message as _, PublicKey, RegisterView, ReplicaId, SequenceNumber,
+    Signed, Signer, Step, Timestamp, View, Wish, encode,
 };
 
 /// Rules that a plan can ask for.
@@ -61,6 +61,10 @@ impl<R: Variant> Algorithm for Instance<R> {
 
     fn parent(block: &Bytes) -> Option<Digest> {
         aphousia::parent_of(block)
+    }
+
+    fn vote(bytes: &Bytes) -> Option<Certificate> {
+        lies::vote_of(bytes)
     }
 
     fn spoken(bytes: &Bytes) -> Option<(ReplicaId, (RegisterView, Step))> {

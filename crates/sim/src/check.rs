@@ -7,7 +7,10 @@
 
 use crate::Observation;
 use std::collections::{BTreeMap, BTreeSet};
-use unisono_types::{Digest, MarkReport, RequestNumber, SequenceNumber, SessionId};
+use unisono_types::{
+    Certificate, Digest, MarkReport, RegisterView, ReplicaId, RequestNumber, SequenceNumber, SessionId, Step,
+    VotePosition,
+};
 
 /// What must never happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
@@ -33,10 +36,16 @@ pub enum Property {
     Liveness,
     /// A correct replica has forgotten what it said, or cannot read what it wrote.
     Durability,
+    /// A register, be it a liar's, signed two votes for one place.
+    OneVote,
     /// A correct replica took itself for faulty.
     NoFalseHalt,
     /// Agreed time left the clocks of correct replicas behind, or stayed behind them.
     AgreedTime,
+    /// Requests waited for long although links, disks and most replicas were in order: a leader was not replaced.
+    PromptService,
+    /// A leader was replaced although nobody lied and everything was in order.
+    LastingLeaders,
     /// A correct replica was refused or suspected by another one: it passed on what it had not verified.
     NoFalseAccusation,
     /// A correct replica sent what no link takes.
@@ -67,6 +76,7 @@ pub struct Checker {
     marks: BTreeMap<SequenceNumber, MarkReport>,
     roots: BTreeMap<SequenceNumber, Digest>,
     kinds: BTreeMap<&'static str, u64>,
+    votes: BTreeMap<(ReplicaId, RegisterView, Step), Digest>,
     lives: Vec<Life>,
     violation: Option<Violation>,
 }
@@ -92,6 +102,7 @@ impl Checker {
             marks: BTreeMap::new(),
             roots: BTreeMap::new(),
             kinds: BTreeMap::new(),
+            votes: BTreeMap::new(),
             lives: vec![Life::default(); replicas],
             violation: None,
         }
@@ -152,6 +163,21 @@ impl Checker {
             None => {
                 self.report(Property::TrueReplies, format!("{name:?} was answered before any correct replica ran it"))
             }
+        }
+    }
+
+    /// A vote that a register seems to have signed leaves a machine, a liar's too. `is_signed` is asked once for each statement.
+    pub fn voted(&mut self, certificate: &Certificate, is_signed: impl FnOnce() -> bool) {
+        let VotePosition { view, step, hash } = certificate.vote;
+        let place = (certificate.replica, view, step);
+        let known = self.votes.get(&place).copied();
+        if known == Some(hash) || !is_signed() {
+            return;
+        }
+        self.votes.insert(place, hash);
+        if let Some(known) = known {
+            let text = format!("the register of {:?} signed {known:?} and {hash:?} at {place:?}", place.0);
+            self.report(Property::OneVote, text);
         }
     }
 
@@ -268,6 +294,7 @@ impl Checker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use unisono_types::Signature;
 
     const SESSION: SessionId = SessionId(1);
     const NUMBER: RequestNumber = RequestNumber(1);
@@ -324,6 +351,22 @@ mod tests {
         let root = |byte| Observation::Root { sequence: SequenceNumber(3), root: digest(byte) };
         assert_eq!(found(&[(0, root(1)), (1, root(2))]), Some(Property::EqualState));
         assert_eq!(found(&[(0, Observation::Halted("minority".into()))]), Some(Property::NoFalseHalt));
+    }
+
+    #[test]
+    fn two_votes_of_a_register_for_one_place_are_seen_and_what_it_did_not_sign_is_not_its_vote() {
+        let vote = |step, byte| Certificate {
+            replica: ReplicaId(1),
+            vote: VotePosition { view: RegisterView(0), step: Step(step), hash: digest(byte) },
+            signature: Signature([0; 64]),
+        };
+        let mut checker = Checker::new(2);
+        for (vote, is_signed) in [(vote(1, 1), true), (vote(1, 1), true), (vote(1, 2), false), (vote(2, 2), true)] {
+            checker.voted(&vote, || is_signed);
+            assert_eq!(checker.violation(), None);
+        }
+        checker.voted(&vote(2, 3), || true);
+        assert_eq!(checker.violation().unwrap().property, Property::OneVote);
     }
 
     #[test]

@@ -51,6 +51,12 @@ pub trait Factory {
     /// Whose register signed the vote or view change that a message shows.
     fn speaker(&self, bytes: &Bytes) -> Option<ReplicaId>;
 
+    /// The vote that a message between replicas is, its signature unchecked.
+    fn vote(&self, bytes: &Bytes) -> Option<Certificate>;
+
+    /// Whether a register signed this.
+    fn is_signed(&self, vote: &Certificate) -> bool;
+
     /// What a message between replicas is about.
     fn kind(&self, bytes: &Bytes) -> Kind {
         let _ = bytes;

@@ -81,15 +81,13 @@ const BUSY_MAX: usize = 12;
 /// How many of 1 000 operations are of those that were thought of later.
 const MORE_PERMILLE: u64 = 300;
 
-/// How many of 1 000 operations of a busy customer are large, until it has asked for as many as it shall.
-const LARGE_PERMILLE: u64 = 40;
-
 /// A client's process.
 pub struct Customer {
     identities: Identities,
     number: usize,
     manner: Manner,
     everything: bool,
+    plain: bool,
     think: u64,
     random: Random,
     history: Rc<RefCell<History>>,
@@ -104,6 +102,7 @@ pub struct Customer {
     client_at: u64,
     /// Large operations still to be asked for, and the greatest size.
     large: (u64, usize),
+    large_permille: u64,
     /// Agreed time may pass a session by.
     sessions_may_end: bool,
     after_calm: bool,
@@ -129,6 +128,7 @@ impl Customer {
             number,
             manner,
             everything: plan.everything,
+            plain: plan.plain,
             think: plan.think,
             random,
             history,
@@ -140,6 +140,7 @@ impl Customer {
             next_at: 0,
             client_at: u64::MAX,
             large: (if manner == Manner::Busy { plan.large } else { 0 }, plan.limits.operation_bytes as usize),
+            large_permille: plan.large_permille,
             sessions_may_end: plan.sessions_may_end(),
             after_calm: plan.after_calm,
             last_words: Vec::new(),
@@ -264,7 +265,7 @@ impl Customer {
             return self.last_words.pop();
         }
         let random = &mut self.random;
-        if self.large.0 > 0 && random.chance(LARGE_PERMILLE) {
+        if self.large.0 > 0 && random.chance(self.large_permille) {
             self.large.0 -= 1;
             return Some(StoreOperation::draw_large(random, self.large.1));
         }
@@ -273,6 +274,9 @@ impl Customer {
             Manner::Linear => {
                 self.written += 1;
                 let unique = (self.number as u64 + 1) << 32 | self.written;
+                if self.plain {
+                    return Some(StoreOperation::Write(0, unique));
+                }
                 let draw = if more { StoreOperation::draw_more } else { StoreOperation::draw };
                 draw(random, unique)
             }

@@ -157,9 +157,16 @@ impl Liar {
         self.plan.withholds > 0 && Random::new(seed).chance(self.plan.withholds)
     }
 
+    /// How far its wall clock is off, of its own making.
+    #[must_use]
+    pub fn skew(&self, now: u64) -> Option<i64> {
+        let permille = self.plan.clock_permille?;
+        Some(-((now.saturating_sub(self.plan.behaves_until) * (1_000 - permille) / 1_000) as i64))
+    }
+
     /// Whether it does not let a client's message in; `mentions` says whether it brings something of a client.
-    pub fn ignores(&mut self, from_client: bool, kind: Kind, mentions: impl Fn(usize) -> bool) -> bool {
-        let brings = from_client || kind == Kind::Frames;
+    pub fn ignores(&mut self, now: u64, from_client: bool, kind: Kind, mentions: impl Fn(usize) -> bool) -> bool {
+        let brings = now >= self.plan.behaves_until && (from_client || kind == Kind::Frames);
         brings
             && (self.plan.censors.is_some_and(mentions)
                 || (self.plan.ignores > 0 && self.random.chance(self.plan.ignores)))
@@ -216,7 +223,8 @@ impl Liar {
             let old = self.memory[random.index(self.memory.len())].clone();
             said.push(Said { to, bytes: old, delay: random.below(SECOND) });
         }
-        let delay = if random.chance(self.plan.slow) { random.below(LATENESS_MAX) } else { 0 } + self.plan.drags;
+        let delay = if random.chance(self.plan.slow) { random.below(LATENESS_MAX) } else { 0 };
+        let delay = if now >= self.plan.behaves_until { delay + self.plan.drags } else { delay };
         let bytes = if random.chance(self.plan.corrupts) { corrupted(&bytes, random) } else { bytes };
         said.push(Said { to, bytes, delay });
         said.retain(|said| said.to != self.plan.replica);

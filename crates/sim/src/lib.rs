@@ -27,6 +27,7 @@ pub mod cores;
 pub mod customer;
 pub mod determinism;
 mod disk;
+mod focus;
 mod identity;
 mod liar;
 mod lies;

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 use unisono_consensus::aphousia::Aphousia;
@@ -54,6 +55,15 @@ enum Command {
         /// How many seeds to try for each.
         #[arg(long, default_value_t = 1_000)]
         seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        /// Only these bugs, by name; all if none is named.
+        #[arg(long)]
+        only: Vec<String>,
+        /// Print one line per event of the runs with the bug.
+        #[arg(long)]
+        trace: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -83,6 +93,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let chatty = match &arguments.command {
         Some(Command::Determinism(determinism)) => determinism.trace(),
+        Some(Command::Planted { trace, .. }) => *trace,
         _ => arguments.trace,
     };
     std::panic::set_hook(Box::new(move |panic| {
@@ -92,7 +103,9 @@ fn main() -> ExitCode {
         }
     }));
     let clean = match arguments.command {
-        Some(Command::Planted { seeds, json }) => search_planted(seeds, json),
+        Some(Command::Planted { seeds, start, only, trace, json }) => {
+            search_planted(start..start + seeds, &only, trace, json)
+        }
         Some(Command::Determinism(arguments)) => schedules::execute(&arguments),
         None => match chosen(&arguments.algorithm) {
             Ok(runs) => run_seeds(&arguments, &runs),
@@ -187,8 +200,14 @@ fn print_report(report: &Report, json: bool) {
     println!("faults: {:?}", report.faults);
 }
 
-fn search_planted(seeds: u64, json: bool) -> bool {
-    let searches: Vec<Search> = Planted::all().map(|bug| search(bug, seeds)).collect();
+fn search_planted(seeds: Range<u64>, only: &[String], trace: bool, json: bool) -> bool {
+    let unknown = |name: &&String| Planted::all().all(|bug| bug.name() != name.as_str());
+    if let Some(name) = only.iter().find(unknown) {
+        eprintln!("there is no planted bug {name}");
+        return false;
+    }
+    let chosen = |bug: &Planted| only.is_empty() || only.iter().any(|name| name == bug.name());
+    let searches: Vec<Search> = Planted::all().filter(chosen).map(|bug| search(bug, seeds.clone(), trace)).collect();
     if json {
         println!("{}", serde_json::to_string(&searches).expect("names and numbers"));
     } else {
@@ -203,21 +222,21 @@ fn search_planted(seeds: u64, json: bool) -> bool {
 }
 
 /// The first seed that shows the bug: with it something is violated, without it nothing is.
-fn search(bug: Planted, seeds: u64) -> Search {
+fn search(bug: Planted, seeds: Range<u64>, trace: bool) -> Search {
     let begun = Instant::now();
     let violated = |seed: u64| {
         let plan = Plan::of_seed(seed);
         let planted = Plan { planted: Some(bug), ..plan.clone() };
-        let violation = run_planted(&planted, Scope::Whole).violation?;
-        let clean = run_planted(&plan, Scope::Whole).violation.is_none();
+        let violation = run_planted(&planted, Scope::Whole, trace).violation?;
+        let clean = run_planted(&plan, Scope::Whole, false).violation.is_none();
         clean.then_some((seed, violation.property))
     };
-    let found = (0..seeds).find_map(violated);
+    let found = seeds.clone().find_map(violated);
     Search {
         name: bug.name(),
         rule: bug.rule(),
         found: found.is_some(),
-        seeds: found.map_or(seeds, |(seed, _)| seed + 1),
+        seeds: found.map_or(seeds.end, |(seed, _)| seed + 1) - seeds.start,
         seconds: (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0,
         property: found.map(|(_, property)| property),
     }

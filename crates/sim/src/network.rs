@@ -27,6 +27,8 @@ pub struct Network {
     slow_everywhere: u64,
     /// Bytes that a machine's links carry in a millisecond; 0: as many as there are.
     bandwidth: Vec<u64>,
+    /// Machines from this one on have links that carry as much as there is.
+    unlimited_from: Node,
     /// When a link has sent what it was given.
     sent: Vec<u64>,
     healed: bool,
@@ -59,6 +61,7 @@ impl Network {
             slow: vec![0; nodes],
             slow_everywhere: 0,
             bandwidth: vec![0; nodes],
+            unlimited_from: usize::MAX,
             sent: vec![0; nodes * nodes],
             healed: false,
             lost: 0,
@@ -95,6 +98,11 @@ impl Network {
         self.bandwidth[node] = bytes_per_millisecond;
     }
 
+    /// What `node` and those behind it send and are sent needs no bandwidth.
+    pub const fn unlimit_from(&mut self, node: Node) {
+        self.unlimited_from = node;
+    }
+
     /// When the copies of a message of so many bytes sent now arrive: none, one or two of them.
     pub fn carry(&mut self, now: u64, from: Node, to: Node, bytes: usize, random: &mut Random) -> [Option<u64>; 2] {
         match self.send(now, from, to, bytes) {
@@ -106,6 +114,7 @@ impl Network {
     /// When the last byte is on its way; nothing if the queue is full.
     fn send(&mut self, now: u64, from: Node, to: Node, bytes: usize) -> Option<u64> {
         let narrow = [self.bandwidth[from], self.bandwidth[to]].into_iter().filter(|limit| *limit > 0).min();
+        let narrow = narrow.filter(|_| from.max(to) < self.unlimited_from);
         let Some(narrow) = narrow else { return Some(now) };
         let sent = &mut self.sent[from * self.nodes + to];
         let waits = sent.saturating_sub(now);

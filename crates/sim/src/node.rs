@@ -16,9 +16,10 @@ use unisono_node::log::{LogReader, Recovered};
 use unisono_node::{Drive, Effect as NodeEffect, Node, Probe, message, message::encoded, provided};
 use unisono_replica::{ConnectionId, Input as ReplicaInput, MarkRule, PeerMessage, Settings, Timer};
 use unisono_scheduler::{Scheduler, sequential::Sequential, uds::Uds};
+use unisono_trusted::verify_certificate;
 use unisono_types::{
-    Answer, Bytes, CallAnswer, CallId, Checkpoint, Digest, Done, Frame, FrameBody, Message, Rejected, ReplicaId, Reply,
-    ReplyBody, SequenceNumber, Signed, Time, Verified, VerifyContext, Work, decode, encode,
+    Answer, Bytes, CallAnswer, CallId, Certificate, Checkpoint, Digest, Done, Frame, FrameBody, Message, Rejected,
+    ReplicaId, Reply, ReplyBody, SequenceNumber, Signed, Time, Verified, VerifyContext, Work, decode, encode,
 };
 
 /// Makes replicas of service `S` over algorithm `A`.
@@ -77,6 +78,14 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
         consensus.then(|| A::spoken(&bytes.slice(1..))).flatten().map(|(replica, _)| replica)
     }
 
+    fn vote(&self, bytes: &Bytes) -> Option<Certificate> {
+        (bytes.first() == Some(&0)).then(|| A::vote(&bytes.slice(1..))).flatten()
+    }
+
+    fn is_signed(&self, vote: &Certificate) -> bool {
+        verify_certificate(vote, &self.identities.context).is_ok()
+    }
+
     fn piece_bytes(&self) -> usize {
         self.identities.membership().bounds().piece
     }
@@ -133,8 +142,10 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
     }
 
     fn mentions(&self, bytes: &Bytes, client: usize) -> bool {
-        bytes.first() == Some(&0)
-            && A::mentions(&self.identities, &bytes.slice(1..), &self.identities.client_key(client))
+        let key = self.identities.client_key(client);
+        // From a client: its frame, which its key stands in front of, as a list of bytes in one of two variants.
+        let by_itself = bytes.get(CLIENT_FRAME_AT..).and_then(|wire| wire.first_chunk::<32>()) == Some(&key.0);
+        by_itself || (bytes.first() == Some(&0) && A::mentions(&self.identities, &bytes.slice(1..), &key))
     }
 
     fn wrong_reply(&self, bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
@@ -149,6 +160,9 @@ impl<S: Service, A: Algorithm> Factory for ReplicaFactory<S, A> {
         Some(encode(&reply).into())
     }
 }
+
+/// Where a client's message has its frame: behind the variant and the length.
+const CLIENT_FRAME_AT: usize = 5;
 
 /// Bytes of a reply in the simulator.
 pub(crate) const REPLY_BYTES_MAX: usize = 32 << 20;

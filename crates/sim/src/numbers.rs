@@ -15,9 +15,10 @@ use std::marker::PhantomData;
 use unisono_consensus::{Decision, Input as ConsensusInput, Output as ConsensusOutput, Record};
 use unisono_node::log::{LogReader, Recovered};
 use unisono_node::{Ledger, Promise};
+use unisono_trusted::verify_certificate;
 use unisono_types::{
-    Bytes, Digest, Frame, FrameBody, Message, Rejected, ReplicaId, RequestNumber, SequenceNumber, SessionId, Signer,
-    Time, Unverified, Verified, VerifyContext, decode, encode,
+    Bytes, Certificate, Digest, Frame, FrameBody, Message, Rejected, ReplicaId, RequestNumber, SequenceNumber,
+    SessionId, Signer, Time, Unverified, Verified, VerifyContext, decode, encode,
 };
 
 /// Bytes of one frame here.
@@ -61,6 +62,14 @@ impl<A: Algorithm> Factory for NumbersFactory<A> {
 
     fn speaker(&self, bytes: &Bytes) -> Option<ReplicaId> {
         A::spoken(bytes).map(|(replica, _)| replica)
+    }
+
+    fn vote(&self, bytes: &Bytes) -> Option<Certificate> {
+        A::vote(bytes)
+    }
+
+    fn is_signed(&self, vote: &Certificate) -> bool {
+        verify_certificate(vote, &self.identities.context).is_ok()
     }
 
     fn piece_bytes(&self) -> usize {

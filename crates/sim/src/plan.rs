@@ -12,7 +12,7 @@ use unisono_types::Limits;
 
 /// A second of virtual time.
 pub const SECOND: u64 = 1_000_000;
-const MILLISECOND: u64 = 1_000;
+pub(crate) const MILLISECOND: u64 = 1_000;
 
 /// Every 64th seed signs with real Ed25519: as slow as it is, it keeps the keyed tags honest.
 pub const ED25519_EVERY: u64 = 64;
@@ -63,10 +63,14 @@ pub struct Plan {
     /// Whether clients ask for everything that a service can do, or only for what could be done before children, tries,
     /// permits, outside calls and declarations were there: the seeds that failed then must go on doing the same.
     pub everything: bool,
+    /// Whether clients with one operation at a time only write: nothing that they ask for waits inside the service.
+    pub plain: bool,
     /// Sizes that the cluster allows.
     pub limits: Limits,
     /// Large operations: how many each busy client asks for.
     pub large: u64,
+    /// How many of 1 000 of its operations are large until then.
+    pub large_permille: u64,
     /// How fast machines work and links carry.
     pub speed: SpeedPlan,
     /// Whether clients ask for something new when everything has healed.
@@ -204,6 +208,8 @@ pub struct SpeedPlan {
     pub bandwidth: u64,
     /// Replicas that are ten times slower, as a set of bits.
     pub slow: u64,
+    /// Only links between replicas are narrow.
+    pub clients_near: bool,
 }
 
 /// How much slower a slow replica is.
@@ -356,11 +362,15 @@ pub struct LiarPlan {
     pub abuses_register: u64,
     /// Answers clients wrongly.
     pub wrong_replies: u64,
+    /// Answers no client, so that each asks all replicas.
+    pub mute: bool,
     /// Says of the outside what it did not say.
     pub misquotes: u64,
     /// Its cores take what the register refuses as granted, and are made anew when they have lost the thread: it goes
     /// on voting, leading and lying from a position of trust for the whole run.
     pub keeps_seat: bool,
+    /// Until then it neither ignores a client nor drags, and its clock is right: others have got used to it.
+    pub behaves_until: u64,
     /// How often it strikes by itself, in microseconds.
     pub interval: u64,
     /// Certifies something else than its core asks for.
@@ -383,6 +393,8 @@ pub struct LiarPlan {
     pub floods: Option<(Flood, u64)>,
     /// Its clock is now here, now there, at the edges of what others tolerate.
     pub pushes_time: bool,
+    /// Its wall clock runs at so many thousandths of its speed: as a leader it holds agreed time back.
+    pub clock_permille: Option<u64>,
     /// Wishes for every next view, and its links go down and up.
     pub deposes: bool,
 }
@@ -428,8 +440,10 @@ impl LiarPlan {
             (self.censors.is_some(), "censors"),
             (self.ignores > 0, "ignores"),
             (self.drags > 0, "drags"),
+            (self.mute, "mute"),
             (self.floods.is_some(), "floods"),
             (self.pushes_time, "pushes-time"),
+            (self.clock_permille.is_some(), "holds-time"),
             (self.deposes, "deposes"),
         ];
         named.into_iter().filter_map(|(follows, name)| follows.then_some(name)).chain(feeding).collect()
@@ -462,8 +476,10 @@ impl Plan {
             outside: (100, 1_000),
             administrator: None,
             everything: false,
+            plain: false,
             limits: Limits::default(),
             large: 0,
+            large_permille: 40,
             speed: SpeedPlan::default(),
             after_calm: false,
             planted: None,
@@ -473,6 +489,12 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
+        crate::focus::plan(seed).unwrap_or_else(|| Self::hard(seed))
+    }
+
+    /// The plan that a seed had before some got a theme.
+    #[must_use]
+    pub fn hard(seed: u64) -> Self {
         let mut plan = Self::wide(seed);
         plan.harden(&mut Random::new(seed ^ 0x6861_7264));
         plan.spoil_disks(&mut Random::new(seed ^ 0x6469_736b));
@@ -642,6 +664,17 @@ impl Plan {
         }
     }
 
+    /// Whether links and disks are in order, and clocks near each other: replicas decide within milliseconds, whatever
+    /// liars do, and whomever clients reach.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let of_client = |fault: &Fault| matches!(fault, Fault::Clog { from, .. } if *from >= self.replicas);
+        let NetworkPlan { loss_permille, straggler_permille, delay_max, .. } = self.network;
+        let in_order = loss_permille == 0 && straggler_permille == 0 && delay_max <= MILLISECOND;
+        let fast = self.disk.1 <= MILLISECOND && self.storage.fails == 0 && self.speed.slow == 0;
+        in_order && fast && self.clocks.0 < SECOND / 4 && self.faults.iter().all(|(_, fault)| of_client(fault))
+    }
+
     /// Within how long everything outstanding must be done when everything has healed, or when it is asked for later.
     #[must_use]
     pub fn liveness_limit(&self) -> u64 {
@@ -741,7 +774,8 @@ fn liar(r: &mut Random, replica: usize) -> LiarPlan {
 
 /// Machines that are fast, slow, all of them very slow, or one of them; links likewise.
 fn speed(r: &mut Random, replicas: usize) -> SpeedPlan {
-    let fast = SpeedPlan { input: 2_000, signature: 25_000, kibibyte: 1_000, bandwidth: 125_000, slow: 0 };
+    let fast =
+        SpeedPlan { input: 2_000, signature: 25_000, kibibyte: 1_000, bandwidth: 125_000, ..SpeedPlan::default() };
     let everybody = (1 << replicas) - 1;
     match r.below(10) {
         0..=3 => SpeedPlan::default(),
@@ -817,7 +851,7 @@ mod tests {
     #[test]
     fn plans_of_earlier_seeds_keep_their_meaning() {
         for seed in 0..200 {
-            let (wide, hard) = (Plan::wide(seed), Plan::of_seed(seed));
+            let (wide, hard) = (Plan::wide(seed), Plan::hard(seed));
             let liars = |plan: &Plan| plan.liars.iter().map(|liar| (liar.replica, liar.twins)).collect::<Vec<_>>();
             assert_eq!((wide.replicas, liars(&wide)), (hard.replicas, liars(&hard)));
             assert!(wide.liars.iter().all(|liar| liar.strategies().is_empty() && !liar.keeps_seat));

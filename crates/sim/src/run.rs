@@ -29,10 +29,10 @@ pub fn run_seed<A: Algorithm>(seed: u64, scope: Scope, print: bool) -> Outcome {
 
 /// Runs a plan of Aphousia, with its planted bug if it has one.
 #[must_use]
-pub fn run_planted(plan: &Plan, scope: Scope) -> Outcome {
+pub fn run_planted(plan: &Plan, scope: Scope, print: bool) -> Outcome {
     match plan.planted {
-        Some(Planted::Agreement(_)) => run_plan::<Instance<PlantedRule>>(plan, scope, false),
-        _ => run_plan::<Aphousia>(plan, scope, false),
+        Some(Planted::Agreement(_)) => run_plan::<Instance<PlantedRule>>(plan, scope, print),
+        _ => run_plan::<Aphousia>(plan, scope, print),
     }
 }
 

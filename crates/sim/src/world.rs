@@ -12,6 +12,7 @@
 //! Invariant: everything that happens is a function of the plan (and so of the seed). Nothing here reads a clock,
 //! an address, an environment or the order of a hash map.
 
+mod bounds;
 mod effects;
 mod event;
 mod faults;
@@ -19,6 +20,7 @@ mod lies;
 mod storage;
 mod stress;
 
+use self::bounds::Bounds;
 use self::event::{Event, Scheduled};
 use self::storage::Store;
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Progress};
@@ -69,6 +71,9 @@ pub struct World {
     decided_at: u64,
     /// Agreed time, as far as a correct replica has executed it.
     agreed: u64,
+    /// See [`Plan::is_calm`].
+    is_calm: bool,
+    bounds: Bounds,
     /// The greatest that a correct clock read before it was set, and when that was.
     greatest_clock: (u64, u64),
     /// Who sent what is handled just now, if that is a replica.
@@ -178,6 +183,8 @@ impl World {
             awaited_since: 0,
             decided_at: 0,
             agreed: 0,
+            is_calm: plan.is_calm(),
+            bounds: Bounds::new(plan.replicas),
             greatest_clock: (0, 0),
             speaker: None,
             checked: parts.checked,
@@ -188,6 +195,9 @@ impl World {
         };
         for replica in 0..world.plan.replicas {
             world.network.limit(replica, world.plan.speed.bandwidth(replica));
+        }
+        if world.plan.speed.clients_near {
+            world.network.unlimit_from(world.plan.replicas);
         }
         for (index, (at, _)) in world.plan.faults.iter().enumerate() {
             let number = world.scheduled;
@@ -274,6 +284,7 @@ impl World {
     /// The whole plan: faults, healing, and then everything outstanding must come to its end in time.
     pub fn run(&mut self) {
         self.run_until(self.plan.heal_at);
+        self.check_patience();
         self.heal();
         for client in 0..self.actors.len() {
             self.client_input(client, ActorInput::Finish);
@@ -507,6 +518,9 @@ impl World {
         let host = &mut self.hosts[replica];
         let Some(running) = host.cores.get_mut(core) else { return };
         let mut effects = std::mem::take(&mut self.effects);
+        if let Some(skew) = host.liar.as_ref().and_then(|liar| liar.skew(now)) {
+            host.clock.set_skew(host.jumped + skew);
+        }
         let time = host.clock.read(now);
         if host.liar.is_none() {
             let (bytes, before) = (input.bytes(), self.checked.load(Ordering::Relaxed));

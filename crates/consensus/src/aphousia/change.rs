@@ -181,10 +181,12 @@ impl<R: Rules> Instance<R> {
         doubled.min(self.rules.timeout_max()).saturating_add(self.transfer_micros())
     }
 
-    /// The time that bytes need which wait here, or were decided before what is waited for.
+    /// The time that bytes need which wait here, or were decided before what is waited for. A leader sends them to each
+    /// follower.
     pub(super) fn transfer_micros(&self) -> u64 {
         let passed = self.patience.as_ref().map_or(0, |patience| patience.passed_bytes);
-        self.rules.transfer_micros(self.pending.bytes().saturating_add(passed) as u64)
+        let followers = self.settings.membership.len() as u64 - 1;
+        self.rules.transfer_micros(followers * (self.pending.bytes() + passed) as u64)
     }
 
     fn doublings(&self) -> u32 {

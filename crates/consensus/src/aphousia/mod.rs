@@ -527,6 +527,18 @@ impl<R: Rules> Consensus for Instance<R> {
         }
     }
 
+    fn oldest_waiting(&self) -> Option<&Frame> {
+        self.pending.oldest_waiting()
+    }
+
+    fn withdraw(&mut self, frame: &Digest) {
+        let Some(arrival) = self.pending.withdraw(frame) else { return };
+        if self.patience.as_ref().is_some_and(|patience| patience.subject == Some(arrival)) {
+            self.patience = None;
+            self.watch.forget_oldest();
+        }
+    }
+
     fn signatures(message: &Message) -> usize {
         message.signatures()
     }

@@ -100,6 +100,17 @@ impl Pending {
         }
     }
 
+    /// The frame that has waited longest, unless it stands in a block of the chain.
+    pub(super) fn oldest_waiting(&self) -> Option<&Frame> {
+        self.entries.first_key_value().filter(|(_, entry)| !entry.proposed).map(|(_, entry)| &entry.frame)
+    }
+
+    /// Nobody waits for this frame any more. Its arrival, if it waited here and stands in no block.
+    pub(super) fn withdraw(&mut self, frame: &Digest) -> Option<u64> {
+        let arrival = *self.index.get(frame).filter(|_| !self.chained.contains(frame))?;
+        self.remove(arrival).map(|_| arrival)
+    }
+
     /// Takes an admitted frame in; whether it is new and found room.
     pub(super) fn add(&mut self, frame: &Frame) -> bool {
         let (owner, bytes, system) = (Owner::of(frame), frame.wire().len(), is_system(frame));

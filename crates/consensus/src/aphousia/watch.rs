@@ -61,6 +61,11 @@ impl Watch {
         self.told = self.told.map(|told| told + micros);
     }
 
+    /// The oldest entry is not waited for any more.
+    pub(super) fn forget_oldest(&mut self) {
+        (self.told, self.blocks) = (None, 0);
+    }
+
     /// Whether this view's leader was found slow.
     pub(super) fn has_found(&self, view: View) -> bool {
         self.found == Some(view)

@@ -34,6 +34,9 @@ const LEADS: [u64; 7] = [
     5_184_000 * SECOND,
 ];
 
+/// More than a vote or a view change takes.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+
 /// What a message is about, by its first byte. A test holds this against the codec.
 pub(super) fn kind(bytes: &Bytes) -> Kind {
     match bytes.first() {
@@ -48,13 +51,18 @@ pub(super) fn kind(bytes: &Bytes) -> Kind {
     }
 }
 
+/// The certificate that a message consists of.
+pub(super) fn vote_of(bytes: &Bytes) -> Option<Certificate> {
+    let value = bytes.get(5..).filter(|_| kind(bytes) == Kind::Vote)?;
+    decode(value, SMALL_BYTES_MAX).ok()
+}
+
 /// Whose register signed a vote or a view change, and where it stands with that.
 pub(super) fn spoken(bytes: &Bytes) -> Option<(ReplicaId, (RegisterView, Step))> {
-    const SMALL_BYTES_MAX: usize = 64 << 10;
     let value = bytes.get(5..)?;
     match bytes.first() {
         Some(1) => {
-            let certificate: Certificate = decode(value, SMALL_BYTES_MAX).ok()?;
+            let certificate = vote_of(bytes)?;
             Some((certificate.replica, (certificate.vote.view, certificate.vote.step)))
         }
         Some(3) => {

@@ -32,10 +32,14 @@ impl World {
                     Observation::Timed(timestamp) if self.hosts[replica].liar.is_none() => {
                         self.note_agreed_time(replica, *timestamp);
                     }
-                    Observation::Committed { sequence, .. }
-                        if *sequence > self.checker.decided() && self.hosts[replica].liar.is_none() =>
-                    {
-                        self.decided_at = self.now;
+                    Observation::Requested { session, number, .. } if self.hosts[replica].liar.is_none() => {
+                        self.note_ordered(*session, *number);
+                    }
+                    Observation::Committed { sequence, .. } if self.hosts[replica].liar.is_none() => {
+                        self.bounds.decides(self.now, replica, *sequence);
+                        if *sequence > self.checker.decided() {
+                            self.decided_at = self.now;
+                        }
                     }
                     Observation::Written { hash, bytes } => {
                         if let Some(liar) = &mut self.hosts[replica].liar {
@@ -111,7 +115,7 @@ impl World {
         let mut bytes = bytes;
         let (now, leaves) = (self.now, self.leaves_at(replica));
         if let Some(liar) = &mut self.hosts[replica].liar {
-            if liar.core_for(now, node) != core {
+            if liar.core_for(now, node) != core || liar.plan().mute {
                 return;
             }
             if liar.answers_wrongly() {
@@ -127,6 +131,10 @@ impl World {
     pub(super) fn transmit(&mut self, at: u64, from: usize, to: usize, bytes: Bytes) {
         if !self.fits(from, to, bytes.len()) {
             return;
+        }
+        if let Some(vote) = self.factory.vote(&bytes) {
+            let factory = &self.factory;
+            self.checker.voted(&vote, || factory.is_signed(&vote));
         }
         let copies = self.network.carry(at, from, to, bytes.len(), &mut self.random);
         for at in copies.into_iter().flatten() {
@@ -208,6 +216,7 @@ impl World {
                 self.trace.line(self.now, || format!("client {client}: {session:?} {number:?} asks"));
                 self.counts.client_operations += 1;
                 self.awaited_since = self.now;
+                self.note_asked(session, number);
                 self.checker.invoked(session, number, operation);
             }
             ActorEffect::Completed { session, number, outcome } => {

@@ -13,6 +13,7 @@ impl World {
         let life_start = self.random.below(1 << 40);
         let drift = draw_drift(&self.plan, &mut self.random);
         let skew = draw_skew(&self.plan, &mut self.random);
+        self.remember_clocks();
         let host = &mut self.hosts[replica];
         host.life += 1;
         host.up = true;
@@ -173,6 +174,7 @@ impl World {
                 *length
             }
             Fault::WallClock { replica, skew } => {
+                self.remember_clocks();
                 let host = &mut self.hosts[*replica];
                 host.clock.set_skew(*skew + host.jumped);
                 return;

@@ -163,7 +163,8 @@ impl World {
         if plan.censors.is_none() && plan.ignores == 0 {
             return false;
         }
-        let ignored = liar.ignores(from_client, factory.kind(bytes), |client| factory.mentions(bytes, client));
+        let ignored =
+            liar.ignores(self.now, from_client, factory.kind(bytes), |client| factory.mentions(bytes, client));
         self.counts.lies.ignored += u64::from(ignored);
         ignored
     }

@@ -8,12 +8,8 @@ use super::World;
 use super::event::Event;
 use crate::plan::SECOND;
 use crate::{Property, SpeedPlan};
+use unisono_types::Bounds;
 use unisono_types::bounds::MEMBERS_MAX;
-use unisono_types::{Bounds, Timestamp};
-
-/// How far agreed time may be ahead of the greatest clock of a correct replica: the most that voters tolerate after
-/// time-outs of their own, and the time a decision takes.
-const AHEAD_MAX: u64 = 61 * SECOND;
 
 /// How far it may lag behind the smallest one when everything has healed and entries are decided.
 const BEHIND_MAX: u64 = 30 * SECOND;
@@ -74,11 +70,16 @@ impl World {
     /// Wall clocks jump.
     pub(super) fn jump(&mut self, replicas: u64, by: i64) {
         self.counts.stress.clock_jumps += 1;
-        self.greatest_clock = (self.greatest_correct_clock(), self.now);
+        self.remember_clocks();
         for replica in (0..self.hosts.len()).filter(|replica| replicas & (1 << replica) != 0) {
             self.hosts[replica].jumped += by;
             self.hosts[replica].clock.shift(by);
         }
+    }
+
+    /// Before a clock is set.
+    pub(super) fn remember_clocks(&mut self) {
+        self.greatest_clock = (self.greatest_correct_clock(), self.now);
     }
 
     pub(super) fn greatest_correct_clock(&self) -> u64 {
@@ -86,20 +87,6 @@ impl World {
         // Agreed time may go on from where clocks that were set back had taken it.
         let before = self.greatest_clock.0 + (self.now - self.greatest_clock.1);
         clocks.max().unwrap_or_default().max(before)
-    }
-
-    /// A correct replica executes an entry with this time.
-    pub(super) fn note_agreed_time(&mut self, replica: usize, timestamp: Timestamp) {
-        if timestamp.0 <= self.agreed {
-            return;
-        }
-        self.agreed = timestamp.0;
-        let greatest = self.greatest_correct_clock();
-        if timestamp.0 > greatest + AHEAD_MAX {
-            let ahead = (timestamp.0 - greatest) / SECOND;
-            let text = format!("replica {replica} executes at a time that is {ahead} s ahead of every correct clock");
-            self.checker.report(Property::AgreedTime, text);
-        }
     }
 
     /// At the end of a run: entries that were decided just now stand at the time of now.

@@ -336,3 +336,40 @@ fn what_is_decided_beside_the_oldest_entry_excuses_nobody() {
     assert!(wishes_after(crate::aphousia::Standard).is_some_and(|after| after < 200_000));
     assert_eq!(wishes_after(Planted::AnyDecisionRenews), None);
 }
+
+/// Whether a follower wishes for another view within a second of a frame that the leader does not take.
+fn wishes_while_waiting(withdrawn: bool) -> bool {
+    let cluster = Cluster::new(3, 0);
+    let mut follower = instance(&cluster, crate::aphousia::Standard);
+    let frame = cluster.frame(1, b"ordered in another frame");
+    let mut outbox = Vec::new();
+    let at = |monotonic| Time { monotonic, wall: SECOND + monotonic };
+    follower.handle(at(1), Input::Submit(Verified::own(frame.clone())), &mut outbox);
+    assert_eq!(follower.oldest_waiting().map(|waiting| waiting.id()), Some(frame.id()));
+    if withdrawn {
+        follower.withdraw(&frame.id());
+        assert_eq!(follower.oldest_waiting(), None);
+    }
+    let mut timers = BTreeMap::new();
+    for now in (1_000..SECOND).step_by(1_000) {
+        while let Some(output) = outbox.pop() {
+            match output {
+                Output::SetTimer { timer, at: Some(at) } => drop(timers.insert(timer, at)),
+                Output::Broadcast(Message::Wish(_)) => return true,
+                _ => {}
+            }
+        }
+        let due: Vec<TimerId> = timers.iter().filter(|(_, due)| **due <= now).map(|(timer, _)| *timer).collect();
+        for timer in due {
+            timers.remove(&timer);
+            follower.handle(at(now), Input::Timeout(timer), &mut outbox);
+        }
+    }
+    false
+}
+
+#[test]
+fn a_frame_that_is_withdrawn_accuses_nobody() {
+    assert!(wishes_while_waiting(false));
+    assert!(!wishes_while_waiting(true));
+}
