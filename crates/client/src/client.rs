@@ -36,6 +36,9 @@ const WINDOW_BLOCKS: usize = 2;
 /// Repetitions after which a request is taken to wait inside the service, perhaps for one that is not sent yet.
 const PARKED_ATTEMPTS: u32 = 3;
 
+/// Repeating one that waits so takes this part of the slowest link at most: it stands in the way of all others.
+const PARKED_PART: u64 = 20;
+
 /// The session is kept alive this often within the time that it may be idle.
 const KEEP_ALIVE_PARTS: u64 = 4;
 
@@ -399,8 +402,11 @@ impl Client {
             let count = fitting(queued.map(|(_, operation)| operation.len()), self.limits());
             let requests: Vec<(RequestNumber, Bytes)> = self.queued.drain(..count).collect();
             let index = self.next_frame;
-            self.under_way += requests.iter().map(|(_, operation)| operation.len()).sum::<usize>();
-            let wait = self.round_trip.timeout() + transfer_microseconds(self.under_way, self.peers.len());
+            let bytes = requests.iter().map(|(_, operation)| operation.len()).sum::<usize>();
+            self.under_way += bytes;
+            // From here to the leader behind all others, and from there to its followers.
+            let transfer = transfer_microseconds(self.under_way + (self.peers.len() - 1) * bytes);
+            let wait = self.round_trip.timeout() + transfer;
             for (number, operation) in &requests {
                 let due_at = now.monotonic.saturating_add(self.round_trip.jittered(wait));
                 self.due.insert((due_at, *number));
@@ -563,6 +569,10 @@ impl Client {
             self.under_way -= request.under_way();
             request.wait = longer(request.wait);
             request.attempts = request.attempts.saturating_add(1);
+            if request.attempts >= PARKED_ATTEMPTS {
+                let transfer = transfer_microseconds(self.peers.len() * request.operation.len());
+                request.wait = request.wait.max(PARKED_PART * transfer);
+            }
             self.under_way += request.under_way();
             request.due_at = now.monotonic.saturating_add(self.round_trip.jittered(request.wait));
             self.due.insert((request.due_at, *number));

@@ -48,10 +48,9 @@ impl RoundTrip {
     }
 }
 
-/// How much longer it may take until so many bytes are ordered: this client sends them to a leader, which sends them to
-/// all others, at 8 MB/s. The slowest network that this is made for carries as much.
-pub(crate) const fn transfer_microseconds(bytes: usize, members: usize) -> u64 {
-    bytes as u64 / 8 * members as u64
+/// How long so many bytes take at 8 MB/s, which the slowest network that this is made for carries.
+pub(crate) const fn transfer_microseconds(bytes: usize) -> u64 {
+    bytes as u64 / 8
 }
 
 /// The pause behind one of `wait`.

@@ -197,7 +197,7 @@ impl<C: Consensus> Replica<C> {
             self.admit_offered(now);
             if self.order.height() != height {
                 self.agreed_since = now.monotonic;
-                self.withdraw_useless();
+                self.withdraw_useless(now.timestamp());
             }
             if self.order.height() != height && self.started {
                 self.propose(now, out, Proposals::walked);
@@ -211,8 +211,8 @@ impl<C: Consensus> Replica<C> {
 
     /// What was decided may have made useless what has waited longest: its requests stood in another frame. Others do
     /// not take it in any more, so it would wait for ever, in front of everything that is younger, and accuse every leader.
-    fn withdraw_useless(&mut self) {
-        while let Some(frame) = self.consensus.oldest_waiting().filter(|frame| self.is_useless(frame)) {
+    fn withdraw_useless(&mut self, now: Timestamp) {
+        while let Some(frame) = self.consensus.oldest_waiting().filter(|frame| self.is_useless(frame, now)) {
             let id = frame.id();
             self.consensus.withdraw(&id);
             self.counters.useless_offers += 1;
@@ -220,8 +220,8 @@ impl<C: Consensus> Replica<C> {
     }
 
     /// Whether this frame would do nothing if it were ordered. One of a session that holds too much is sent again.
-    fn is_useless(&self, frame: &Frame) -> bool {
-        !matches!(self.order.admission(frame, EVER), Ok(()) | Err(Refused::Early))
+    fn is_useless(&self, frame: &Frame, now: Timestamp) -> bool {
+        !matches!(self.order.admission(frame, now), Ok(()) | Err(Refused::Early))
     }
 
     fn consensus_output(&mut self, output: consensus::Output<C::Message>, out: &mut Vec<Output<C::Message>>) {
@@ -665,7 +665,7 @@ impl<C: Consensus> Replica<C> {
         match message {
             PeerMessage::Consensus(message) => {
                 let offered = C::offered(message);
-                let nothing_new = !offered.is_empty() && offered.iter().all(|frame| self.is_useless(frame));
+                let nothing_new = !offered.is_empty() && offered.iter().all(|frame| self.is_useless(frame, EVER));
                 !nothing_new && self.consensus.is_wanted(from, message)
             }
             _ => true,

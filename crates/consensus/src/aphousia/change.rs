@@ -178,15 +178,24 @@ impl<R: Rules> Instance<R> {
     /// How long the oldest entry may wait.
     pub(super) fn timeout_micros(&self, now: Time) -> u64 {
         let doubled = self.base_timeout_micros(now).saturating_mul(1 << self.doublings());
-        doubled.min(self.rules.timeout_max()).saturating_add(self.transfer_micros())
+        doubled.min(self.rules.timeout_max()).saturating_add(self.transfer_micros(now))
     }
 
-    /// The time that bytes need which wait here, or were decided before what is waited for. A leader sends them to each
-    /// follower.
-    pub(super) fn transfer_micros(&self) -> u64 {
+    /// The time that bytes need which wait here, up to a block of them, or were decided before what is waited for. A leader
+    /// that answers no probe sends none of them.
+    fn transfer_micros(&self, now: Time) -> u64 {
+        if !self.distance.is_answered_by(self.next_leader(), now) {
+            return 0;
+        }
+        let block = self.settings.membership.configuration().limits.block_bytes as usize;
         let passed = self.patience.as_ref().map_or(0, |patience| patience.passed_bytes);
-        let followers = self.settings.membership.len() as u64 - 1;
-        self.rules.transfer_micros(followers * (self.pending.bytes() + passed) as u64)
+        self.micros_to_followers(self.pending.bytes().min(block) + passed)
+    }
+
+    /// The time that a leader needs to send so many bytes to each follower.
+    pub(super) fn micros_to_followers(&self, bytes: usize) -> u64 {
+        let followers = self.settings.membership.len() - 1;
+        self.rules.transfer_micros((followers * bytes) as u64)
     }
 
     fn doublings(&self) -> u32 {
@@ -211,14 +220,16 @@ impl<R: Rules> Instance<R> {
         if paused < PAUSE_MICROS_MIN {
             return;
         }
-        if let Some(patience) = &mut self.patience {
-            patience.since += paused;
-        }
         self.watch.excuse(paused);
         self.distance.excuse(paused);
+        // And then it needs the time to read them.
+        let excused = paused + paused.min(self.distance.needed_micros(now));
+        if let Some(patience) = &mut self.patience {
+            patience.since += excused;
+        }
         [timers::REPLACE, timers::FORWARD, timers::TELL]
             .into_iter()
-            .for_each(|timer| self.timers.postpone(timer, paused));
+            .for_each(|timer| self.timers.postpone(timer, excused));
     }
 
     /// The oldest entry did not commit in time.
@@ -286,7 +297,7 @@ impl<R: Rules> Instance<R> {
     /// A block was decided. What waits behind large ones may take longer, but not behind ever more of them: an entry
     /// that was shown to the leader stands in the block after those in flight.
     pub(super) fn block_passed(&mut self, bytes: usize) {
-        self.watch.block_decided();
+        self.watch.block_decided(bytes);
         let Tuning { in_flight, batch_bytes, .. } = self.settings.tuning;
         if let Some(patience) = self.patience.as_mut().filter(|patience| patience.passed <= in_flight) {
             patience.passed += 1;

@@ -18,6 +18,8 @@ use unisono_types::{ReplicaId, Time};
 /// Rounds (a round trip and two syncs) that an entry may need: it is shown to the leader at half time, then proposed,
 /// written and voted for behind what is being written.
 const ROUNDS: u64 = 4;
+/// A peer that leaves a probe without an answer for so long is taken to be down: twice the time between two probes.
+const SILENT_MICROS: u64 = 2_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct RoundTrip {
@@ -63,6 +65,12 @@ impl Distance {
         for peer in self.peers.values_mut() {
             peer.waiting = peer.waiting.map(|since| since + micros);
         }
+    }
+
+    /// Whether this peer, or I myself, has answered a probe of late.
+    pub(super) fn is_answered_by(&self, peer: ReplicaId, now: Time) -> bool {
+        let silent = |peer: &RoundTrip| peer.at(now.monotonic) > SILENT_MICROS.max(2 * peer.micros);
+        !self.peers.get(&peer).is_some_and(silent)
     }
 
     /// The round trip to a quorum.

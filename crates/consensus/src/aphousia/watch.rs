@@ -33,8 +33,9 @@ const SLOW_MICROS: u64 = 600_000;
 pub(super) struct Watch {
     /// Since when the leader has known the oldest entry.
     told: Option<u64>,
-    /// Blocks decided since.
+    /// Blocks decided since, and their bytes.
     blocks: u64,
+    bytes: usize,
     window: u64,
     /// Time of this window that was spent waiting for slow turns.
     slow: u64,
@@ -51,8 +52,9 @@ impl Watch {
         *self = Self { window: now.monotonic, excused: self.excused, ..Self::default() };
     }
 
-    pub(super) const fn block_decided(&mut self) {
+    pub(super) const fn block_decided(&mut self, bytes: usize) {
         self.blocks += 1;
+        self.bytes += bytes;
     }
 
     /// This replica did not run for so long.
@@ -61,9 +63,14 @@ impl Watch {
         self.told = self.told.map(|told| told + micros);
     }
 
+    /// Since when the leader knows what is the oldest entry now.
+    const fn waits_from(&mut self, told: Option<u64>) {
+        (self.told, self.blocks, self.bytes) = (told, 0, 0);
+    }
+
     /// The oldest entry is not waited for any more.
     pub(super) fn forget_oldest(&mut self) {
-        (self.told, self.blocks) = (None, 0);
+        self.waits_from(None);
     }
 
     /// Whether this view's leader was found slow.
@@ -82,8 +89,10 @@ impl Watch {
 impl<R: Rules> Instance<R> {
     /// The oldest entry was decided.
     pub(super) fn turn_ended(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
-        let blocks = core::mem::take(&mut self.watch.blocks).max(1);
-        let Some(told) = self.watch.told.take().filter(|_| self.next_leader() != self.me()) else { return };
+        let (blocks, bytes) = (self.watch.blocks.max(1), self.watch.bytes);
+        let told = self.watch.told;
+        self.watch.waits_from(None);
+        let Some(told) = told.filter(|_| self.next_leader() != self.me()) else { return };
         let wait = now.monotonic.saturating_sub(told);
         let turn = wait / blocks;
         if now.monotonic.saturating_sub(self.watch.window) > WINDOW_MICROS {
@@ -91,7 +100,7 @@ impl<R: Rules> Instance<R> {
         }
         self.watch.longest = self.watch.longest.max(turn);
         let excused = TURN_MICROS_MIN.max(self.distance.needed_micros(now)).max(self.watch.excused);
-        if self.rules.turn_is_slow(turn, excused.saturating_add(self.transfer_micros())) {
+        if self.rules.turn_is_slow(turn, excused.saturating_add(self.micros_to_followers(bytes) / blocks)) {
             self.watch.slow = self.watch.slow.saturating_add(wait);
         }
         if self.watch.slow >= SLOW_MICROS {
@@ -106,7 +115,7 @@ impl<R: Rules> Instance<R> {
     /// Notes when the leader is known to know the oldest entry, and sees to it that it does.
     pub(super) fn watch_oldest(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         if self.watch.told.is_none() && self.pending.oldest_is_proposed() {
-            (self.watch.told, self.watch.blocks) = (Some(now.monotonic), 0);
+            self.watch.waits_from(Some(now.monotonic));
         }
         let since = self.patience.as_ref().filter(|patience| patience.subject.is_some()).map(|patience| patience.since);
         let tell = since.filter(|_| self.watch.told.is_none()).map(|since| since + self.tell_micros());
@@ -130,6 +139,6 @@ impl<R: Rules> Instance<R> {
             known = now.monotonic.saturating_add(self.distance.round_trip_micros());
             outbox.push(Output::Send { to: leader, message: Message::Frames(frames) });
         }
-        (self.watch.told, self.watch.blocks) = (Some(known), 0);
+        self.watch.waits_from(Some(known));
     }
 }

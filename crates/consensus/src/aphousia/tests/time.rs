@@ -4,7 +4,7 @@ use super::hostile::{block, instance, says};
 use crate::aphousia::planted::Planted;
 use crate::aphousia::{Aphousia, CertifiedBlock, Header, Instance, Message, Rules};
 use crate::conformance::{Behaviour, Cluster, Conditions, Network, Subject};
-use crate::{Consensus, Input, Output, RegisterAnswer, TimerId};
+use crate::{Complaints, Consensus, Input, Output, RegisterAnswer, TimerId};
 use std::collections::{BTreeMap, BTreeSet};
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::{Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Verified, View, Wish};
@@ -282,6 +282,45 @@ fn a_follower_that_was_stopped_accuses_nobody_when_it_goes_on() {
         network.run(200_000 * number);
     }
     assert_eq!((view(&network), reasons(&network)), (View(0), vec![]));
+}
+
+#[test]
+fn a_follower_that_has_waited_for_long_before_it_is_stopped_accuses_nobody_either() {
+    let mut network = network::<Aphousia>(None);
+    for number in 1..20 {
+        decide(&mut network, number, SECOND);
+    }
+    for number in 20..60 {
+        let frame = network.cluster().frame(number, b"x");
+        let hesitates = 70_000 + 2_000 * (number - 20);
+        network.stop(LEADER, hesitates);
+        network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
+        network.run(hesitates + 500);
+        [ReplicaId(1), ReplicaId(2)].into_iter().for_each(|follower| network.stop(follower, SECOND));
+        network.run(4 * SECOND);
+        for follower in [ReplicaId(1), ReplicaId(2)] {
+            let complaints = network.instance(follower).unwrap().status().complaints;
+            assert_eq!(complaints, Complaints::default(), "{follower:?} after {hesitates} us");
+        }
+    }
+}
+
+#[test]
+fn what_clients_show_to_followers_buys_a_dead_leader_no_time() {
+    let cluster = Cluster::new(3, 0).with_limits(Limits::default());
+    let mut network: Network<Aphousia> = Network::new(cluster, 1, Conditions::CALM);
+    network.ids().for_each(|id| network.start(id));
+    decide(&mut network, 1, SECOND);
+    network.stop(LEADER, 3_600 * SECOND);
+    for number in 2..40 {
+        let frame = network.cluster().frame(number, &vec![1; 1_500_000]);
+        [ReplicaId(1), ReplicaId(2)].into_iter().for_each(|id| network.submit(id, frame.clone(), ""));
+    }
+    let since = network.now();
+    while view(&network) == View(0) {
+        network.run(SECOND / 10);
+        assert!(network.now() < since + 5 * SECOND, "57 MB would excuse it for 14 s");
+    }
 }
 
 /// When a follower wishes for another view although something is decided every 40 ms, just never what it waits for.
