@@ -22,7 +22,8 @@ pub(super) struct Changes {
     changes: BTreeMap<ReplicaId, ViewChange>,
     /// Peers whose link is down.
     down: BTreeSet<ReplicaId>,
-    /// How often the time-out is doubled: once per view entered without a decision, once less per decision.
+    /// Views entered without a decision, for [`Rules::doublings`]. A decision brings it to three at most and then takes
+    /// one away each time.
     backoff: u32,
     /// The longest time-out, not doubled, since it was doubled last.
     backoff_from: u64,

@@ -1,5 +1,5 @@
-//! The rules that decide what a valid block is: pure functions of a header, its parent's header and the membership.
-//! No state, no clock, no opinion. The voting policy (when to wait) is elsewhere.
+//! The rules as pure functions: what a valid block is, from a header, its parent's header and the membership; and the
+//! figures of the policies (stamps, time-outs, bounds) that a test may replace ([`Rules`]). No state, no clock.
 //!
 //! ```text
 //!   L(v, 1)      members[v mod n]: the epoch and v alone decide

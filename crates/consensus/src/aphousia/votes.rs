@@ -15,7 +15,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use unisono_types::bounds::{CHAIN_HEADER_BYTES, SHARE_BLOCKS, VOTE_BLOCKS};
+use unisono_types::bounds::CHAIN_HEADER_BYTES;
 use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Step, Time, View, VotePosition};
 
 /// Certificates of one replica that may wait for their blocks: what is in flight, and a little more.
@@ -88,10 +88,10 @@ impl<R: Rules> Instance<R> {
     /// who voted for it. What this replica has voted for counts against nobody.
     fn make_room(&mut self, from: ReplicaId, block: &Block, requested: bool) -> bool {
         let bounds = self.settings.membership.bounds();
-        let blocks = if requested { VOTE_BLOCKS } else { SHARE_BLOCKS };
+        let share = if requested { bounds.vote } else { bounds.share };
         let more = Held::default().with(block);
         let fits = |all: &Held, held: &Held| {
-            !self.rules.is_share_full(held.frames, all.frames, blocks * bounds.block)
+            !self.rules.is_share_full(held.frames, all.frames, share)
                 && held.headers <= CHAIN_HEADER_BYTES
                 && (requested || held.count <= UNREQUESTED_MAX)
         };

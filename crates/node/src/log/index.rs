@@ -1,4 +1,4 @@
-//! Where to begin to read for a decision: one mark per 256 KiB of log, so a gigabyte of log takes 160 KiB of memory.
+//! Where to begin to read for a decision: one mark per 256 KiB of log, so a gigabyte of log takes 130 KiB of memory.
 
 use super::record::Place;
 use unisono_types::SequenceNumber;

@@ -329,14 +329,17 @@ fn decode(bytes: &[u8], name: Digest) -> Option<(u64, Mark)> {
     }
     let number = |at: usize| u64::from_le_bytes(*content[at..].first_chunk().expect("within the content"));
     let place_at = |at: usize| (RegisterView(number(at)), Step(number(at + 8)));
-    let lost = usize::from(content[97]);
+    let lost = match content[97] {
+        0 => None,
+        code => Some(*Lost::ALL.get(usize::from(code) - 1)?),
+    };
     let mark = Mark {
         generation: number(48),
         segment: number(56),
         floor: place_at(64),
         bound: place_at(80),
         sealed: content[96] == 1,
-        lost: lost.checked_sub(1).and_then(|index| Lost::ALL.get(index).copied()),
+        lost,
     };
     Some((number(8), mark))
 }
@@ -408,5 +411,17 @@ mod tests {
                 assert_eq!(decode(&flipped, name), None, "byte {index}");
             }
         }
+    }
+
+    #[test]
+    fn a_reason_that_is_not_known_here_is_no_mark_and_so_keeps_the_register_silent() {
+        let name = Digest([3; 32]);
+        let mut bytes = encode(7, name, &Mark { lost: Some(Lost::Witnessed), ..RUNNING });
+        let reason = BYTES - 32 - 1;
+        assert_eq!(usize::from(bytes[reason]), Lost::ALL.len());
+        bytes[reason] += 1;
+        let sum = Digest::of("unisono register mark 1", &[&bytes[..BYTES - 32]]);
+        bytes[BYTES - 32..].copy_from_slice(&sum.0);
+        assert_eq!(decode(&bytes, name), None);
     }
 }

@@ -94,7 +94,7 @@ pub fn create(places: &Places, settings: LogSettings) -> Result<(), StorageError
 /// [`Recovered::lost`] says why the register must stay silent.
 ///
 /// # Errors
-/// [`StorageError`], which says what to do. Nothing was changed then.
+/// [`StorageError`], which says what to do. A log that is refused as damaged, incomplete or foreign was not changed.
 pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageError> {
     let disk = &places.log;
     let names = disk.list().map_err(|error| StorageError::io("listing", &disk.path(""), error))?;

@@ -534,7 +534,7 @@ fn leader_is_heard<R: Rules>(rules: R) -> bool {
         }
     }
     let bytes: usize = replica.instance.chain.nodes.values().map(|node| node.block.frame_bytes()).sum();
-    assert!(bytes <= 9 * cluster.membership().bounds().block, "{bytes} bytes of three liars");
+    assert!(bytes <= 3 * cluster.membership().bounds().share, "{bytes} bytes of three liars");
     let large = (0..16).map(|n| cluster.frame(10_000 + n, &[1; 3_900])).collect();
     let block = certified(&cluster, &chain(&cluster, vec![large]), 0).pop().unwrap();
     certifies(&replica.hears(0, &Message::Block(block)).unwrap())
