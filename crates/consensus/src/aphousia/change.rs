@@ -50,8 +50,7 @@ pub(super) struct Patience {
 
 impl Changes {
     pub(super) fn add_wish(&mut self, wish: Signed<Wish>) {
-        let known = self.wishes.get(&wish.replica);
-        if known.is_none_or(|known| known.statement.view < wish.statement.view) {
+        if self.is_new_wish(&wish) {
             self.wishes.insert(wish.replica, wish);
         }
     }

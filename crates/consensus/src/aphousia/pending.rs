@@ -81,8 +81,11 @@ impl Pending {
     /// Arrival number of the entry or block that has waited longest.
     pub(super) fn oldest(&self) -> Option<u64> {
         let entry = self.entries.keys().next().copied();
-        let block = self.blocks.values().map(|(arrival, _)| *arrival).min();
-        entry.into_iter().chain(block).min()
+        entry.into_iter().chain(self.oldest_block()).min()
+    }
+
+    fn oldest_block(&self) -> Option<u64> {
+        self.blocks.values().map(|(arrival, _)| *arrival).min()
     }
 
     /// Whether a frame waits here, or stands in the chain and is not decided.
@@ -93,8 +96,7 @@ impl Pending {
     /// Whether what has waited longest stands in a block of the chain.
     pub(super) fn oldest_is_proposed(&self) -> bool {
         let entry = self.entries.first_key_value();
-        let block = self.blocks.values().map(|(arrival, _)| *arrival).min();
-        match (entry, block) {
+        match (entry, self.oldest_block()) {
             (Some((arrival, entry)), block) => entry.proposed || block.is_some_and(|block| block < *arrival),
             (None, block) => block.is_some(),
         }

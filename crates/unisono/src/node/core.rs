@@ -365,13 +365,9 @@ impl Node {
                 // Nobody answers on a link that we dialed; a peer that does is told no more than silence.
                 (Source::Dialed(_), LinkEvent::Message(_)) | (_, LinkEvent::Up) => {}
                 (source, LinkEvent::Down(reason)) => {
-                    let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
-                    metrics::counter!("unisono_links_closed_total", "kind" => kind, "reason" => reason.label())
+                    metrics::counter!("unisono_links_closed_total", "kind" => source.kind(), "reason" => reason.label())
                         .increment(1);
-                    links.end(source);
-                    if let Source::Client(connection) = source {
-                        self.ring.push(Input::Disconnected(connection));
-                    }
+                    self.end(source, links);
                 }
                 (source, LinkEvent::Progress { received, total }) => links.progress(source, total - received),
                 (source, LinkEvent::Message(message)) => {
@@ -410,14 +406,18 @@ impl Node {
             }
             (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
             (source, Err(reason)) => {
-                let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
-                metrics::counter!("unisono_rejected_total", "kind" => kind, "reason" => reason.label()).increment(1);
+                metrics::counter!("unisono_rejected_total", "kind" => source.kind(), "reason" => reason.label())
+                    .increment(1);
                 tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
-                links.end(source);
-                if let Source::Client(connection) = source {
-                    self.ring.push(Input::Disconnected(connection));
-                }
+                self.end(source, links);
             }
+        }
+    }
+
+    fn end(&mut self, source: Source, links: &mut Links) {
+        links.end(source);
+        if let Source::Client(connection) = source {
+            self.ring.push(Input::Disconnected(connection));
         }
     }
 
@@ -543,7 +543,7 @@ impl Node {
         counters.clients.set(links.clients() as f64);
         counters.peers.set(links.peers_up() as f64);
         counters.log_queue.set(queued as f64);
-        let under_way = links.all_under_way();
+        let under_way = links.under_way();
         counters.outgoing.set(under_way.outgoing as f64);
         counters.incoming.set(under_way.incoming as f64);
         for (counter, (_, count)) in counters.complaints.iter().zip(consensus.complaints.by_reason()) {

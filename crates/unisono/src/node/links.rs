@@ -39,6 +39,16 @@ pub(super) enum Source {
     Client(ConnectionId),
 }
 
+impl Source {
+    /// In metrics.
+    pub(super) const fn kind(self) -> &'static str {
+        match self {
+            Self::Dialed(_) | Self::Peer(..) => "peer",
+            Self::Client(_) => "client",
+        }
+    }
+}
+
 /// An event of a link.
 pub(super) type Arrival = (Source, LinkEvent);
 
@@ -48,12 +58,12 @@ pub(super) struct Arrivals {
     pub(super) clients: mpsc::Receiver<Arrival>,
 }
 
-/// Bytes of messages between us and a peer that have not arrived, in either direction.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// Bytes of messages between us and all peers that have not arrived, in either direction.
+#[derive(Default)]
 pub(super) struct UnderWay {
     /// Queued here and not yet handed to the socket.
     pub(super) outgoing: usize,
-    /// What is missing of the large message that the peer is sending.
+    /// What is missing of the large messages that peers are sending.
     pub(super) incoming: usize,
 }
 
@@ -180,20 +190,10 @@ impl Links {
         }
     }
 
-    /// What is between us and a peer. Who waits for it to answer should wait for these bytes as well.
-    pub(super) fn under_way(&self, id: ReplicaId) -> UnderWay {
-        let peer = self.peers.get(&id);
-        peer.map_or(UnderWay::default(), |peer| UnderWay {
-            outgoing: peer.dialed.outbox.bytes(),
-            incoming: peer.incoming,
-        })
-    }
-
-    /// [`under_way`](Self::under_way) of all peers together.
-    pub(super) fn all_under_way(&self) -> UnderWay {
-        self.peers.keys().map(|id| self.under_way(*id)).fold(UnderWay::default(), |sum, one| UnderWay {
-            outgoing: sum.outgoing + one.outgoing,
-            incoming: sum.incoming + one.incoming,
+    pub(super) fn under_way(&self) -> UnderWay {
+        self.peers.values().fold(UnderWay::default(), |sum, peer| UnderWay {
+            outgoing: sum.outgoing + peer.dialed.outbox.bytes(),
+            incoming: sum.incoming + peer.incoming,
         })
     }
 
