@@ -29,9 +29,9 @@ pub(super) const FRAME_OVERHEAD_BYTES: usize = 4;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
 #[borsh(crate = "unisono_types::borsh")]
 pub struct Header {
-    /// Epoch.
+    /// Of the configuration that the block belongs to.
     pub epoch: Epoch,
-    /// View.
+    /// Of the leader that proposed it.
     pub view: View,
     /// Place within the view, from 1.
     pub step: Step,
@@ -53,7 +53,7 @@ pub struct Header {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
 #[borsh(crate = "unisono_types::borsh")]
 pub struct Penalty {
-    /// Whom.
+    /// Who was penalised.
     pub member: ReplicaId,
     /// How often so far in this epoch, at most 16.
     pub count: u8,

@@ -12,7 +12,7 @@ use alloc::{
 };
 use unisono_types::{RegisterView, ReplicaId, Signed, Time, View, ViewChange, VotePosition, Wish};
 
-/// However far the others are, what is unfinished is said again within this time: after it a way that was cut is whole.
+/// Longest retry interval, however long the round trips: a healed partition is noticed within this time.
 const RETRY_MICROS_MAX: u64 = 5_000_000;
 
 /// What replicas said about leaving. One wish and one view change each: the newest. Bounded by the membership.
@@ -192,7 +192,7 @@ impl<R: Rules> Instance<R> {
         self.rules.doublings(self.changes.backoff, members).min(DOUBLINGS_MAX)
     }
 
-    /// The way has become much shorter: what was doubled while it was long is not needed any more.
+    /// Round trips have become much shorter: doublings from before no longer apply.
     pub(super) fn calm_down(&mut self, now: Time) {
         let base = self.base_timeout_micros(now);
         if self.changes.backoff > 0 && base.saturating_mul(4) <= self.changes.backoff_from {

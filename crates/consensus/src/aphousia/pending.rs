@@ -4,10 +4,10 @@
 //!   admitted frames ──add──> entries ──take_batch, one turn per key──> own block
 //!                              │ dropped only from a share above the others'      (share)
 //!   blocks of peers ──────> blocks: one arrival each; their frames take no room here
-//!                              └──(void)──> back to whoever admits frames
+//!                              └──(void)──> back to the replica's admission
 //! ```
-//! What a peer forwards, and what stands in a block, is not taken in as it comes: the replica around admits it or does
-//! not, as execution would. A block that this replica may have to decide is waited for like an entry, and gives its
+//! What a peer forwards, and what stands in a block, is not taken in as it comes: the enclosing replica admits it or
+//! does not, as execution would. A block that this replica may have to decide is waited for like an entry, and gives its
 //! frames back if it leaves the chain undecided.
 //!
 //! Invariant: `index` and `entries` name the same frames. Invariant: `ready` are the owners with something unproposed.

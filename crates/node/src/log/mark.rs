@@ -44,13 +44,13 @@ const FILE_BYTES: u64 = 2 * SLOT_BYTES;
 const MAGIC: &[u8; 8] = b"unimark2";
 const BYTES: usize = 8 + 8 + 32 + 8 + 8 + 32 + 1 + 32;
 
-/// Views that are reserved ahead: so seldom does leaving a view cost a write more.
+/// Views reserved ahead, so that leaving a view seldom costs an extra write.
 const VIEWS_AHEAD: u64 = 8;
 
 /// Where a register stands: votes and views are ordered by it.
-pub type Place = (RegisterView, Step);
+pub type RegisterPlace = (RegisterView, Step);
 
-const fn place(state: RegisterState) -> Place {
+const fn place(state: RegisterState) -> RegisterPlace {
     (state.view, state.step)
 }
 
@@ -62,9 +62,9 @@ pub struct Mark {
     /// The newest segment of the log.
     pub segment: u64,
     /// The register's durable place is not below this.
-    pub floor: Place,
+    pub floor: RegisterPlace,
     /// Nor beyond this.
-    pub bound: Place,
+    pub bound: RegisterPlace,
     /// The register must not be used any more.
     pub lost: Option<Lost>,
 }
@@ -223,9 +223,8 @@ impl MarkFile {
         })
     }
 
-    /// This state is durable, and nobody was told so yet. An error is one like any other, though nothing durable is lost
-    /// by it: a disk that refuses this write refuses the next group too, and behind a floor that stays where it is an
-    /// older copy would pass without anybody having been warned.
+    /// This state is durable and not yet reported. A failed write ends the replica although the log is safe: with a floor
+    /// that silently stays behind, an older copy of the log would pass.
     pub(super) fn durable(&mut self, state: RegisterState) -> Result<(), StorageError> {
         let mark = self.mark.get_or_insert_default();
         if place(state) <= mark.floor {
@@ -326,7 +325,7 @@ fn decode(bytes: &[u8], name: Digest) -> Option<(u64, Mark)> {
 mod tests {
     use super::*;
 
-    fn place(view: u64, step: u64) -> Place {
+    fn place(view: u64, step: u64) -> RegisterPlace {
         (RegisterView(view), Step(step))
     }
 

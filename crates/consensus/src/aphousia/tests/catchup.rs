@@ -547,7 +547,7 @@ fn liars_take_no_room_from_a_correct_leader() {
 }
 
 #[test]
-fn a_full_chain_is_carried_over_and_not_added_to() {
+fn a_full_chain_is_not_added_to() {
     // r0 leads alone for a while: nobody answers, and it has more to propose than a chain may hold.
     let cluster = Cluster::new(3, 0);
     let mut leader = Replica::new(&cluster, 0, Standard);
