@@ -130,11 +130,11 @@ impl Complaints {
     }
 }
 
-/// Names one timer; setting it again replaces it. The replica around an algorithm sets the top bit in its own.
+/// Names one timer; setting it again replaces it. The enclosing replica sets the top bit in its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TimerId(pub u32);
 
-/// Names one write. The replica around an algorithm sets the top bit in its own; an algorithm counts from 0.
+/// Names one write. The enclosing replica sets the top bit in its own; an algorithm counts from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PersistId(pub u64);
 

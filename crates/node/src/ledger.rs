@@ -105,31 +105,19 @@ impl<R: KeptRegister> Ledger<R> {
 
     /// Votes, behind everything written before.
     pub fn certify(&mut self, view: RegisterView, step: Step, hash: Digest) {
-        let answer = match self.lost {
-            None => {
-                self.register.certify(view, step, hash).map_or(RegisterAnswer::Refused, RegisterAnswer::Certificate)
-            }
-            Some(_) => RegisterAnswer::Refused,
-        };
-        self.answered(answer);
+        self.ask(|register| {
+            register.certify(view, step, hash).map_or(RegisterAnswer::Refused, RegisterAnswer::Certificate)
+        });
     }
 
     /// Enters a view, likewise.
     pub fn advance(&mut self, view: RegisterView) {
-        let answer = match self.lost {
-            None => self.register.advance(view).map_or(RegisterAnswer::Refused, RegisterAnswer::ViewChange),
-            Some(_) => RegisterAnswer::Refused,
-        };
-        self.answered(answer);
+        self.ask(|register| register.advance(view).map_or(RegisterAnswer::Refused, RegisterAnswer::ViewChange));
     }
 
     /// Says where the register stands, likewise.
     pub fn attest(&mut self, nonce: [u8; 32]) {
-        let answer = match self.lost {
-            None => RegisterAnswer::Attestation(self.register.attest(nonce)),
-            Some(_) => RegisterAnswer::Refused,
-        };
-        self.answered(answer);
+        self.ask(|register| RegisterAnswer::Attestation(register.attest(nonce)));
     }
 
     /// The register must not be used any more, now and after every start.
@@ -139,8 +127,10 @@ impl<R: KeptRegister> Ledger<R> {
         self.urgent = true;
     }
 
-    fn answered(&mut self, answer: RegisterAnswer) {
+    fn ask(&mut self, ask: impl FnOnce(&mut R) -> RegisterAnswer) {
+        let mut answer = RegisterAnswer::Refused;
         if self.lost.is_none() {
+            answer = ask(&mut self.register);
             let record = RegisterRecord { id: self.register.id(), state: self.register.state() };
             self.entries.push(Entry::Register(record));
         }

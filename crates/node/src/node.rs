@@ -1,4 +1,4 @@
-//! The ring around the pure parts. See the crate.
+//! Joins the pure parts of one replica. See the crate.
 
 use crate::ledger::{KeptRegister, Ledger, Promise};
 use crate::log::{CommittedBlock, Group, LogReader, Lost, Recovered, StorageError, Ticket};
@@ -29,34 +29,34 @@ pub enum Drive {
 pub enum Effect {
     /// Send to one peer. May be lost.
     Send {
-        /// The peer.
+        /// The receiver.
         to: ReplicaId,
-        /// What.
+        /// An encoded [`PeerMessage`].
         bytes: Bytes,
     },
-    /// Send to all peers. May be lost.
+    /// Send to all peers, likewise. May be lost.
     Broadcast(Bytes),
     /// Send to a client.
     Reply {
-        /// On which connection.
+        /// The client's.
         connection: ConnectionId,
-        /// What.
+        /// With the answers that are ready.
         reply: Reply,
     },
-    /// (Re)start a timer to fire at `at` microseconds of the monotonic clock; `None` stops it.
+    /// (Re)start a timer, or stop it.
     SetTimer {
-        /// Which.
+        /// Fired by [`Input::Timeout`].
         timer: Timer,
-        /// When.
+        /// Microseconds of the monotonic clock; `None` stops it.
         at: Option<u64>,
     },
     /// Ask somebody outside; answered by [`Input::Outside`].
     Ask {
-        /// To be answered with.
+        /// Named again in the answer.
         call: CallId,
-        /// Whom.
+        /// An oracle, or `cluster:NAME`.
         target: String,
-        /// What.
+        /// For the target to read; bytes of the handler.
         request: Bytes,
     },
     /// Read committed blocks from the log, beside everything else, and send what [`provided`] makes of them.
@@ -67,7 +67,7 @@ pub enum Effect {
     Halt(HaltReason),
     /// Evidence of a lie or a fault of a peer, for counters and people.
     Suspect {
-        /// The peer.
+        /// The one at fault.
         peer: ReplicaId,
         /// What it did.
         reason: &'static str,

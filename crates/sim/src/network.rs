@@ -11,7 +11,7 @@ pub type Node = usize;
 /// At most 64 machines, so that one word says whom a machine cannot reach.
 pub const NODES_MAX: usize = 64;
 
-/// Bytes that wait in front of one link, as in the real host: more is dropped.
+/// Bytes that wait in front of one link: more is dropped.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 
 /// All links of a cluster.

@@ -1,12 +1,16 @@
 //! How large things are, in one table: what a correct replica may have to say or keep fits everywhere it must pass.
 //!
 //! ```text
-//!   operation < frame <= block < certified block <= answer of catch-up <= message < link <= outbox, inbox
-//!                                      piece <= /                   \= blocks + proof (headers of a chain + q votes)
+//!   operation < frame <= block < certified block <= answer < answer + proof < message < link < 1 GiB
+//!                                          piece <= answer                             inbox: 2 links, outbox: 3
+//!
+//!   undecided blocks   frames                                                            headers
+//!   of one peer        unasked: share, 3 blocks      asked for by name: vote, 5 blocks   4 MiB each
+//!   in one chain       added to below chain, 2 blocks       voted for up to vote         4 MiB
 //! ```
-//! Bytes throughout. The limits of a configuration and the number of members determine everything; the relations are
-//! asserted at compile time for the default limits and every number of members, and checked for a configuration by
-//! [`Membership::new`](crate::Membership::new).
+//! Bytes throughout. The limits of a configuration and the number of members determine everything. Most relations hold
+//! by construction ([`Bounds::new`]). The others are asserted at compile time for the default limits and every number of
+//! members, and checked for a configuration by [`Membership::new`](crate::Membership::new).
 //!
 //! Invariant: whatever f members send takes room from their own shares only, never from that of a correct proposer.
 
@@ -42,8 +46,8 @@ pub const PIECE_BYTES: usize = 1 << 20;
 pub const FORWARD_BYTES: usize = 1 << 20;
 /// What a message adds to its largest part: kind, lengths, counts.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 64;
-/// Blocks of the greatest size that one peer may have here unasked and not voted for. A correct leader has what is in
-/// flight, and a new view's block.
+/// Blocks of the greatest size whose frames one peer may have here unasked and not voted for. A correct leader has what
+/// is in flight, and a new view's block.
 pub const SHARE_BLOCKS: usize = 3;
 /// Blocks that a leader may have proposed and not seen decided, at most.
 pub const IN_FLIGHT_BLOCKS: usize = 2;
@@ -53,6 +57,17 @@ pub const CHAIN_BLOCKS: usize = 2;
 pub const VOTE_BLOCKS: usize = CHAIN_BLOCKS + IN_FLIGHT_BLOCKS + 1;
 /// Decided blocks kept in memory for slower peers.
 pub const DECIDED_MEMORY_BYTES: usize = 8 << 20;
+/// A commit group of the log takes entries up to this size, or one larger entry; the rest goes with the next group.
+pub const GROUP_BYTES: usize = 32 << 20;
+/// Small messages received from one peer and not yet handled. Each counts for 1 KiB at least, and a signature takes 96
+/// bytes of one: checking all of them takes about a second.
+pub const INBOX_SMALL_BYTES: usize = 2 << 20;
+/// The largest messages of one peer, likewise: one is checked while the next one comes.
+pub const INBOX_LARGE_MESSAGES: usize = 2;
+/// Small messages queued for one peer. More is dropped, the protocol sends it again.
+pub const OUTBOX_SMALL_BYTES: usize = 8 << 20;
+/// The largest messages queued for one peer, likewise: what is in flight, and an answer to a peer that catches up.
+pub const OUTBOX_LARGE_MESSAGES: usize = IN_FLIGHT_BLOCKS + 1;
 
 /// A header with q view changes, f+1 checkpoint signatures and a penalty for each member.
 #[must_use]
@@ -87,20 +102,16 @@ pub struct Bounds {
     pub message: usize,
     /// What a link between replicas carries at once.
     pub link: usize,
-    /// What one peer may have here that was not voted for: unasked, and asked for by name.
+    /// Frames of the blocks that one peer may have here unasked and not voted for.
     pub share: usize,
     /// Frames of an undecided chain on which more frames may be put.
     pub chain: usize,
-    /// Frames of an undecided chain that may be voted for.
+    /// Frames of an undecided chain that may be voted for, and of the blocks that one peer was asked for by name.
     pub vote: usize,
-    /// All undecided blocks: every member's share, and the chain voted for.
-    pub undecided: usize,
-    /// What is queued for one peer.
-    pub outbox: usize,
-    /// What peers have sent and nobody has handled yet.
+    /// Large messages received from one peer and not yet handled.
     pub inbox: usize,
-    /// What one commit group of the log holds.
-    pub group: usize,
+    /// Large messages queued for one peer.
+    pub outbox: usize,
 }
 
 const fn max(a: usize, b: usize) -> usize {
@@ -115,7 +126,6 @@ impl Bounds {
     /// The table of a cluster with these limits and so many members.
     #[must_use]
     pub const fn new(limits: &Limits, members: usize) -> Self {
-        const MIB: usize = 1 << 20;
         let (frame, block) = (limits.frame_bytes as usize, limits.block_bytes as usize);
         let header = header_bytes(members);
         let certified_block = block + header + BLOCK_OVERHEAD_BYTES;
@@ -123,8 +133,6 @@ impl Bounds {
         let answer = max(piece, certified_block);
         let message = max(answer + PROOF_BYTES, FORWARD_BYTES + frame) + MESSAGE_OVERHEAD_BYTES;
         let link = message + MESSAGE_OVERHEAD_BYTES;
-        let share = (SHARE_BLOCKS + VOTE_BLOCKS) * certified_block + 2 * CHAIN_HEADER_BYTES;
-        let vote = VOTE_BLOCKS * block;
         Self {
             operation: limits.operation_bytes as usize,
             frame,
@@ -136,17 +144,15 @@ impl Bounds {
             proof: PROOF_BYTES,
             message,
             link,
-            share,
+            share: SHARE_BLOCKS * block,
             chain: CHAIN_BLOCKS * block,
-            vote,
-            undecided: members * share + vote + CHAIN_HEADER_BYTES,
-            outbox: max(64 * MIB, 3 * link),
-            inbox: max(96 * MIB, 3 * link),
-            group: max(32 * MIB, certified_block + piece),
+            vote: VOTE_BLOCKS * block,
+            inbox: INBOX_LARGE_MESSAGES * link,
+            outbox: OUTBOX_LARGE_MESSAGES * link,
         }
     }
 
-    /// Whether everything that must pass somewhere fits there.
+    /// The relations that a configuration could break.
     ///
     /// # Errors
     /// The relation that does not hold.
@@ -154,38 +160,24 @@ impl Bounds {
         if self.operation == 0 || self.operation >= self.frame || self.frame > self.block {
             return Err("operation_bytes < frame_bytes <= block_bytes, and none may be 0");
         }
-        if self.certified_block > self.answer || self.piece > self.answer {
-            return Err("an answer holds a block of the greatest size, and a piece of smaller ones");
-        }
-        if self.answer + self.proof >= self.message || self.message >= self.link {
-            return Err("a link carries an answer with its proof");
-        }
-        if self.link > u32::MAX as usize {
-            return Err("block_bytes is so large that the length of a message has no room in 32 bits");
-        }
-        if self.link > self.outbox || self.link > self.inbox || self.certified_block > self.group {
-            return Err("queues and the log take the largest message and block");
-        }
-        if (IN_FLIGHT_BLOCKS + 1) * self.block > SHARE_BLOCKS * self.block || self.share > self.undecided {
-            return Err("a correct leader's blocks have room in its own share");
-        }
-        if CHAIN_HEADER_BYTES < 2 * self.header || self.header > CHAIN_HEADER_BYTES / 256 {
-            return Err("a chain has room for hundreds of views that decide nothing");
-        }
-        if self.chain + (IN_FLIGHT_BLOCKS + 1) * self.block > self.vote {
-            return Err("what a correct leader puts on a full chain can be voted for");
+        if self.link >= 1 << 30 {
+            return Err("block_bytes is so large that the length of a message has no room in 30 bits");
         }
         Ok(())
     }
 }
 
-/// The relations hold for the default limits and every number of members, and with it for every f.
+/// For the default limits and every number of members, and with it for every f.
 const _: () = {
     let mut members = 1;
     while members <= MEMBERS_MAX {
         assert!(Bounds::new(&Limits::DEFAULT, members).check().is_ok());
         members += 1;
     }
+    // A correct leader's blocks have room in its own share.
+    assert!(IN_FLIGHT_BLOCKS < SHARE_BLOCKS);
+    // A chain has room for hundreds of views that decide nothing.
+    assert!(header_bytes(MEMBERS_MAX) <= CHAIN_HEADER_BYTES / 256);
     assert!(HEADER_CHARGE_BYTES > HEADER_FIXED_BYTES + 4);
     assert!(BLOCK_OVERHEAD_BYTES >= 2 * (1 + CERTIFICATE_BYTES) + 3 * 4);
 };
@@ -219,6 +211,6 @@ mod tests {
         let equal = Limits { frame_bytes: 100, ..small };
         assert!(Bounds::new(&equal, 3).check().is_err());
         let huge = Limits { block_bytes: u32::MAX, ..small };
-        assert!(Bounds::new(&huge, 3).check().unwrap_err().contains("32 bits"));
+        assert!(Bounds::new(&huge, 3).check().unwrap_err().contains("30 bits"));
     }
 }

@@ -72,7 +72,7 @@ impl LinkKind {
     }
 }
 
-/// Room for everything around a block or frame: headers of a chain, certificates, a status report.
+/// Room for everything around a frame or a reply, and for a status report.
 const ENVELOPE_BYTES: usize = 1 << 20;
 
 /// Whom an accepted link's key belongs to.

@@ -16,7 +16,7 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::{fmt, hash};
 use unisono_types::borsh::{BorshDeserialize, BorshSerialize};
-use unisono_types::bounds::{BLOCK_OVERHEAD_BYTES, HEADER_CHARGE_BYTES};
+use unisono_types::bounds::{BLOCK_OVERHEAD_BYTES, CERTIFICATE_BYTES, HEADER_CHARGE_BYTES};
 use unisono_types::{
     Bytes, Certificate, Checkpoint, ClusterId, Digest, Epoch, Frame, Hasher, RegisterView, Rejected, ReplicaId,
     SequenceNumber, Signed, Step, Timestamp, VerifyContext, View, ViewChange, VotePosition, decode, encode,
@@ -29,9 +29,9 @@ pub(super) const FRAME_OVERHEAD_BYTES: usize = 4;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
 #[borsh(crate = "unisono_types::borsh")]
 pub struct Header {
-    /// Epoch.
+    /// Of the configuration that the block belongs to.
     pub epoch: Epoch,
-    /// View.
+    /// Of the leader that proposed it.
     pub view: View,
     /// Place within the view, from 1.
     pub step: Step,
@@ -53,7 +53,7 @@ pub struct Header {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
 #[borsh(crate = "unisono_types::borsh")]
 pub struct Penalty {
-    /// Whom.
+    /// Who was penalised.
     pub member: ReplicaId,
     /// How often so far in this epoch, at most 16.
     pub count: u8,
@@ -369,10 +369,9 @@ impl Cursor {
     }
 
     fn certificate(&mut self) -> Result<Option<Certificate>, Rejected> {
-        const BYTES: usize = 2 + 48 + 64;
         match self.byte()? {
             0 => Ok(None),
-            1 => decode(&self.take(BYTES)?, BYTES).map(Some).map_err(|_| Rejected::Malformed),
+            1 => decode(&self.take(CERTIFICATE_BYTES)?, CERTIFICATE_BYTES).map(Some).map_err(|_| Rejected::Malformed),
             _ => Err(Rejected::Malformed),
         }
     }

@@ -286,7 +286,8 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    /// Asks a peer for decided blocks, unless its turn is over or `questions_max` others are having theirs.
+    /// Asks a peer for decided blocks, unless it must not be asked again yet or `questions_max` peers are having their
+    /// turns.
     ///
     /// Each peer has a turn of its own: no answer of one makes its own longer, and none keeps another from being asked.
     fn ask(&mut self, now: Time, peer: ReplicaId, questions_max: usize, outbox: &mut Vec<Output<Message>>) {

@@ -12,7 +12,7 @@ use alloc::{
 };
 use unisono_types::{RegisterView, ReplicaId, Signed, Time, View, ViewChange, VotePosition, Wish};
 
-/// However far the others are, what is unfinished is said again within this time: after it a way that was cut is whole.
+/// Longest retry interval, however long the round trips: a healed partition is noticed within this time.
 const RETRY_MICROS_MAX: u64 = 5_000_000;
 
 /// What replicas said about leaving. One wish and one view change each: the newest. Bounded by the membership.
@@ -22,7 +22,8 @@ pub(super) struct Changes {
     changes: BTreeMap<ReplicaId, ViewChange>,
     /// Peers whose link is down.
     down: BTreeSet<ReplicaId>,
-    /// How often the time-out is doubled: once per view entered without a decision, once less per decision.
+    /// Views entered without a decision, for [`Rules::doublings`]. A decision brings it to three at most and then takes
+    /// one away each time.
     backoff: u32,
     /// The longest time-out, not doubled, since it was doubled last.
     backoff_from: u64,
@@ -49,8 +50,7 @@ pub(super) struct Patience {
 
 impl Changes {
     pub(super) fn add_wish(&mut self, wish: Signed<Wish>) {
-        let known = self.wishes.get(&wish.replica);
-        if known.is_none_or(|known| known.statement.view < wish.statement.view) {
+        if self.is_new_wish(&wish) {
             self.wishes.insert(wish.replica, wish);
         }
     }
@@ -203,7 +203,7 @@ impl<R: Rules> Instance<R> {
         self.rules.doublings(self.changes.backoff, members).min(DOUBLINGS_MAX)
     }
 
-    /// The way has become much shorter: what was doubled while it was long is not needed any more.
+    /// Round trips have become much shorter: doublings from before no longer apply.
     pub(super) fn calm_down(&mut self, now: Time) {
         let base = self.base_timeout_micros(now);
         if self.changes.backoff > 0 && base.saturating_mul(4) <= self.changes.backoff_from {

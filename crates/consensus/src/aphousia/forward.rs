@@ -1,4 +1,5 @@
-//! What waits here is shown to the others, and what they show, or void blocks leave behind, goes to whoever admits it.
+//! What waits here is shown to the others, and what they show, or void blocks leave behind, goes to the replica's
+//! admission.
 //!
 //! Showing costs its receivers a signature check per frame. A replica that is not served must not make that worse for
 //! those who cannot keep up: what it may show follows what became of what it showed before. Nothing of it decided: half
@@ -65,7 +66,7 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    /// What a peer shows is for the replica around to admit.
+    /// What a peer shows is for the enclosing replica to admit.
     pub(super) fn offer(&self, mut frames: Vec<Frame>, outbox: &mut Vec<Output<Message>>) {
         frames.retain(|frame| !self.pending.knows(&frame.id()));
         if !frames.is_empty() {

@@ -61,6 +61,7 @@ use forward::Forwarding;
 use pending::Pending;
 use timers::Timers;
 use unisono_trusted::RegisterState;
+use unisono_types::bounds::IN_FLIGHT_BLOCKS;
 use unisono_types::{
     Bytes, Certificate, Digest, Epoch, Frame, Membership, RegisterView, Rejected, ReplicaId, SequenceNumber, Signer,
     Step, Time, Verifier, VerifyContext, View, VotePosition,
@@ -119,7 +120,7 @@ const _: () = assert!(TIMEOUT_MICROS_MIN << DOUBLINGS_MAX >= TIMEOUT_MICROS_MAX)
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            in_flight: 2,
+            in_flight: IN_FLIGHT_BLOCKS,
             batch_bytes: 1 << 20,
             timeout_micros: 150_000,
             skew_micros: 500_000,

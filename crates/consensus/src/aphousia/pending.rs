@@ -4,10 +4,10 @@
 //!   admitted frames ──add──> entries ──take_batch, one turn per key──> own block
 //!                              │ dropped only from a share above the others'      (share)
 //!   blocks of peers ──────> blocks: one arrival each; their frames take no room here
-//!                              └──(void)──> back to whoever admits frames
+//!                              └──(void)──> back to the replica's admission
 //! ```
-//! What a peer forwards, and what stands in a block, is not taken in as it comes: the replica around admits it or does
-//! not, as execution would. A block that this replica may have to decide is waited for like an entry, and gives its
+//! What a peer forwards, and what stands in a block, is not taken in as it comes: the enclosing replica admits it or
+//! does not, as execution would. A block that this replica may have to decide is waited for like an entry, and gives its
 //! frames back if it leaves the chain undecided.
 //!
 //! Invariant: `index` and `entries` name the same frames. Invariant: `ready` are the owners with something unproposed.
@@ -81,8 +81,11 @@ impl Pending {
     /// Arrival number of the entry or block that has waited longest.
     pub(super) fn oldest(&self) -> Option<u64> {
         let entry = self.entries.keys().next().copied();
-        let block = self.blocks.values().map(|(arrival, _)| *arrival).min();
-        entry.into_iter().chain(block).min()
+        entry.into_iter().chain(self.oldest_block()).min()
+    }
+
+    fn oldest_block(&self) -> Option<u64> {
+        self.blocks.values().map(|(arrival, _)| *arrival).min()
     }
 
     /// Whether a frame waits here, or stands in the chain and is not decided.
@@ -93,8 +96,7 @@ impl Pending {
     /// Whether what has waited longest stands in a block of the chain.
     pub(super) fn oldest_is_proposed(&self) -> bool {
         let entry = self.entries.first_key_value();
-        let block = self.blocks.values().map(|(arrival, _)| *arrival).min();
-        match (entry, block) {
+        match (entry, self.oldest_block()) {
             (Some((arrival, entry)), block) => entry.proposed || block.is_some_and(|block| block < *arrival),
             (None, block) => block.is_some(),
         }

@@ -4,7 +4,7 @@
 use super::rules::{greatest, last_place};
 use super::{Header, Penalty, Rules, Standard};
 use alloc::vec::Vec;
-use unisono_types::{Membership, Quorum, Step, Timestamp, View, ViewChange};
+use unisono_types::{Membership, Quorum, ReplicaId, Step, Timestamp, View, ViewChange};
 
 /// One wrong rule; all others are right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -189,9 +189,8 @@ impl Rules for Planted {
         if *self == Self::AheadCounted { blocks > 16 } else { Standard.is_too_long(blocks, header_bytes) }
     }
 
-    fn is_share_full(&self, of_peer: usize, of_all: usize, share: usize) -> bool {
-        let of_peer = if *self == Self::SharesInCommon { of_all } else { of_peer };
-        Standard.is_share_full(of_peer, of_all, share)
+    fn shares_room(&self, peer: ReplicaId, other: ReplicaId) -> bool {
+        *self == Self::SharesInCommon || Standard.shares_room(peer, other)
     }
 
     fn steps_aside(&self, ahead: usize, quorum: Quorum) -> bool {

@@ -187,7 +187,7 @@ impl<R: Rules> Instance<R> {
             self.distance.register_asked(now);
             outbox.push(Output::Advance { view: self.register_view(target) });
         } else if self.is_far_behind() {
-            // The others go on without this vote, and wait for it the less the sooner it is near again.
+            // The others decide without this vote; catching up comes first.
         } else if let Some(hash) = self.own_uncertified().or_else(|| self.votable(now)) {
             self.secure(&hash, outbox);
             let Some(node) = self.chain.nodes.get(&hash) else { return };

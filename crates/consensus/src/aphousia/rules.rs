@@ -1,5 +1,5 @@
-//! The rules that decide what a valid block is: pure functions of a header, its parent's header and the membership.
-//! No state, no clock, no opinion. The voting policy (when to wait) is elsewhere.
+//! The rules as pure functions: what a valid block is, from a header, its parent's header and the membership; and the
+//! figures of the policies (stamps, time-outs, bounds) that a test may replace ([`Rules`]). No state, no clock.
 //!
 //! ```text
 //!   L(v, 1)      members[v mod n]: the epoch and v alone decide
@@ -104,11 +104,9 @@ pub trait Rules: Clone + PartialEq + Eq + Hash + Debug + 'static {
         header_bytes > CHAIN_HEADER_BYTES
     }
 
-    /// Whether a peer has no more room for blocks: what it has sent itself counts, and what all others have sent does
-    /// not.
-    fn is_share_full(&self, of_peer: usize, of_all: usize, share: usize) -> bool {
-        let _ = of_all;
-        of_peer > share
+    /// Whether what `other` has sent takes room from `peer`: only its own does.
+    fn shares_room(&self, peer: ReplicaId, other: ReplicaId) -> bool {
+        peer == other
     }
 
     /// Whether this replica is so far behind that it only catches up: `ahead` peers say so, one of them correct.

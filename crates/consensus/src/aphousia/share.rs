@@ -81,9 +81,8 @@ impl Pot {
     }
 
     /// What frames and bytes weigh together: a pot full of either weighs the same.
-    const fn load(&self, frames: usize, bytes: usize) -> usize {
-        let frame = self.bytes_max / self.frames_max;
-        bytes + frames * if frame == 0 { 1 } else { frame }
+    fn load(&self, frames: usize, bytes: usize) -> usize {
+        bytes + frames * (self.bytes_max / self.frames_max).max(1)
     }
 
     /// Whose shares are greater than `share` would be with one more frame of `bytes`, the greatest first.

@@ -15,7 +15,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use unisono_types::bounds::{CHAIN_HEADER_BYTES, SHARE_BLOCKS, VOTE_BLOCKS};
+use unisono_types::bounds::CHAIN_HEADER_BYTES;
 use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Step, Time, View, VotePosition};
 
 /// Certificates of one replica that may wait for their blocks: what is in flight, and a little more.
@@ -88,30 +88,26 @@ impl<R: Rules> Instance<R> {
     /// who voted for it. What this replica has voted for counts against nobody.
     fn make_room(&mut self, from: ReplicaId, block: &Block, requested: bool) -> bool {
         let bounds = self.settings.membership.bounds();
-        let blocks = if requested { VOTE_BLOCKS } else { SHARE_BLOCKS };
+        let share = if requested { bounds.vote } else { bounds.share };
         let more = Held::default().with(block);
-        let fits = |all: &Held, held: &Held| {
-            !self.rules.is_share_full(held.frames, all.frames, blocks * bounds.block)
-                && held.headers <= CHAIN_HEADER_BYTES
-                && (requested || held.count <= UNREQUESTED_MAX)
+        let fits = |held: Held| {
+            held.frames <= share && held.headers <= CHAIN_HEADER_BYTES && (requested || held.count <= UNREQUESTED_MAX)
         };
-        let unvoted = |node: &&Node| !node.own && !node.stored && node.requested == requested;
-        let all = self.chain.nodes.values().filter(unvoted).fold(more, |held, node| held.with(&node.block));
-        let of_peer: Vec<&Node> = self.chain.nodes.values().filter(unvoted).filter(|node| node.from == from).collect();
-        let held = of_peer.iter().fold(more, |held, node| held.with(&node.block));
-        let full = !fits(&all, &held);
+        let counts = |node: &&Node| {
+            !node.own && !node.stored && node.requested == requested && self.rules.shares_room(from, node.from)
+        };
+        let counted: Vec<&Node> = self.chain.nodes.values().filter(counts).collect();
+        let full = !fits(counted.iter().fold(more, |held, node| held.with(&node.block)));
         // A second proposal for one place takes the place of the first: only one of them can ever be certified, and
         // that one is asked for by name if need be.
         let place = block.header().place();
         let replaced =
             |node: &&&Node| !requested && !node.is_valid() && node.header().place() == place && node.votes.is_empty();
         let kept = if full { self.built_on(&block.header().parent) } else { BTreeSet::new() };
-        let goes = |node: &&&Node| replaced(node) || (full && !kept.contains(&node.block.hash()));
-        let doomed: Vec<Digest> = of_peer.iter().filter(goes).map(|node| node.block.hash()).collect();
-        let left = of_peer.iter().filter(|node| !goes(node)).fold(more, |held, node| held.with(&node.block));
-        let of_others = |node: &&Node| unvoted(node) && node.from != from;
-        let all_left = self.chain.nodes.values().filter(of_others).fold(left, |held, node| held.with(&node.block));
-        let room = fits(&all_left, &left);
+        let goes =
+            |node: &&&Node| node.from == from && (replaced(node) || (full && !kept.contains(&node.block.hash())));
+        let doomed: Vec<Digest> = counted.iter().filter(goes).map(|node| node.block.hash()).collect();
+        let room = fits(counted.iter().filter(|node| !goes(node)).fold(more, |held, node| held.with(&node.block)));
         for hash in &doomed {
             self.chain.remove_with_descendants(hash);
         }

@@ -18,7 +18,7 @@ use crate::Output;
 use alloc::vec::Vec;
 use unisono_types::{Time, View};
 
-/// No turn below this is slow: half of it is a hiccup of a disk.
+/// Turns below this are never slow: a disk may stall for half of it.
 const TURN_MICROS_MIN: u64 = 30_000;
 /// The leader is told after this time, or two round trips if these are longer.
 const TELL_MICROS: u64 = 20_000;

@@ -420,7 +420,7 @@ impl<S: Subject> Network<S> {
         self.begin_sync(id);
     }
 
-    /// As the replica around an algorithm does: what was ordered is not let in again.
+    /// As the enclosing replica does: what was ordered is not let in again.
     fn admit(&mut self, id: ReplicaId) {
         for frame in std::mem::take(&mut self.replica(id).offered) {
             if !self.replica(id).ordered.contains(&frame.id()) {

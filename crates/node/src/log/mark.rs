@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   register.mark   two slots in pages of their own; the whole one with the greater count holds
-//!   slot            "unimark1" 8 | count 8 | register's name, BLAKE3 32 | generation 8 | segment 8
-//!                   | floor: view 8 step 8 | bound: view 8 step 8 | ended in order 1 | lost 1 | BLAKE3 of all before, 32
+//!   slot            "unimark2" 8 | count 8 | register's name, BLAKE3 32 | generation 8 | segment 8
+//!                   | floor: view 8 step 8 | bound: view 8 step 8 | lost 1 | BLAKE3 of all before, 32
 //! ```
 //! A vote register that starts from an older state, or from none, could vote against its own votes. Its records stand in
 //! the log; a log that is emptied, cut short or replaced by an older copy does not say so itself. The mark does:
@@ -41,16 +41,16 @@ pub const MARK_FILE: &str = "register.mark";
 /// Distance of the two slots: no disk writes both as one.
 const SLOT_BYTES: u64 = 4096;
 const FILE_BYTES: u64 = 2 * SLOT_BYTES;
-const MAGIC: &[u8; 8] = b"unimark1";
-const BYTES: usize = 8 + 8 + 32 + 8 + 8 + 32 + 2 + 32;
+const MAGIC: &[u8; 8] = b"unimark2";
+const BYTES: usize = 8 + 8 + 32 + 8 + 8 + 32 + 1 + 32;
 
-/// Views that are reserved ahead: so seldom does leaving a view cost a write more.
+/// Views reserved ahead, so that leaving a view seldom costs an extra write.
 const VIEWS_AHEAD: u64 = 8;
 
 /// Where a register stands: votes and views are ordered by it.
-pub type Place = (RegisterView, Step);
+pub type RegisterPlace = (RegisterView, Step);
 
-const fn place(state: RegisterState) -> Place {
+const fn place(state: RegisterState) -> RegisterPlace {
     (state.view, state.step)
 }
 
@@ -62,11 +62,9 @@ pub struct Mark {
     /// The newest segment of the log.
     pub segment: u64,
     /// The register's durable place is not below this.
-    pub floor: Place,
+    pub floor: RegisterPlace,
     /// Nor beyond this.
-    pub bound: Place,
-    /// The process ended in order: the log was not written since.
-    pub sealed: bool,
+    pub bound: RegisterPlace,
     /// The register must not be used any more.
     pub lost: Option<Lost>,
 }
@@ -153,12 +151,12 @@ impl MarkFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
             Err(error) => return Err(found.failed("opening")(error)),
         };
-        let mut newest = None;
+        let mut newest: Option<(u64, Mark)> = None;
         for slot in [0, SLOT_BYTES] {
             let mut bytes = [0; BYTES];
             let read = file.read_at(&mut bytes, slot).map_err(found.failed("reading"))?;
             let decoded = decode(&bytes[..read], found.name);
-            newest = newest.max_by_count(decoded);
+            newest = newest.into_iter().chain(decoded).max_by_key(|(count, _)| *count);
         }
         found.file = Some(file);
         if let Some((count, mark)) = newest {
@@ -211,7 +209,6 @@ impl MarkFile {
             mark.generation = generation;
             mark.segment = mark.segment.max(segment);
             mark.floor = mark.floor.max(state.map_or(mark.floor, place));
-            mark.sealed = false;
         })
     }
 
@@ -226,9 +223,8 @@ impl MarkFile {
         })
     }
 
-    /// This state is durable, and nobody was told so yet. An error is one like any other, though nothing durable is lost
-    /// by it: a disk that refuses this write refuses the next group too, and behind a floor that stays where it is an
-    /// older copy would pass without anybody having been warned.
+    /// This state is durable and not yet reported. A failed write ends the replica although the log is safe: with a floor
+    /// that silently stays behind, an older copy of the log would pass.
     pub(super) fn durable(&mut self, state: RegisterState) -> Result<(), StorageError> {
         let mark = self.mark.get_or_insert_default();
         if place(state) <= mark.floor {
@@ -248,7 +244,6 @@ impl MarkFile {
         self.change(|mark| {
             mark.bound = mark.floor;
             mark.segment = mark.segment.max(segment);
-            mark.sealed = true;
         })
     }
 
@@ -289,17 +284,7 @@ impl MarkFile {
 impl Default for Mark {
     fn default() -> Self {
         let nowhere = (RegisterView(0), Step(0));
-        Self { generation: 0, segment: 0, floor: nowhere, bound: nowhere, sealed: false, lost: None }
-    }
-}
-
-trait Newest {
-    fn max_by_count(self, other: Self) -> Self;
-}
-
-impl Newest for Option<(u64, Mark)> {
-    fn max_by_count(self, other: Self) -> Self {
-        if other.map(|(count, _)| count) > self.map(|(count, _)| count) { other } else { self }
+        Self { generation: 0, segment: 0, floor: nowhere, bound: nowhere, lost: None }
     }
 }
 
@@ -312,7 +297,6 @@ fn encode(count: u64, name: Digest, mark: &Mark) -> Vec<u8> {
     for number in [mark.generation, mark.segment, floor.0.0, floor.1.0, bound.0.0, bound.1.0] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
-    bytes.push(u8::from(mark.sealed));
     let lost = Lost::ALL.iter().position(|lost| Some(*lost) == mark.lost).map_or(0, |index| index + 1);
     bytes.push(u8::try_from(lost).expect("a handful of reasons"));
     let sum = Digest::of("unisono register mark 1", &[&bytes]);
@@ -329,15 +313,11 @@ fn decode(bytes: &[u8], name: Digest) -> Option<(u64, Mark)> {
     }
     let number = |at: usize| u64::from_le_bytes(*content[at..].first_chunk().expect("within the content"));
     let place_at = |at: usize| (RegisterView(number(at)), Step(number(at + 8)));
-    let lost = usize::from(content[97]);
-    let mark = Mark {
-        generation: number(48),
-        segment: number(56),
-        floor: place_at(64),
-        bound: place_at(80),
-        sealed: content[96] == 1,
-        lost: lost.checked_sub(1).and_then(|index| Lost::ALL.get(index).copied()),
+    let lost = match content[96] {
+        0 => None,
+        code => Some(*Lost::ALL.get(usize::from(code) - 1)?),
     };
+    let mark = Mark { generation: number(48), segment: number(56), floor: place_at(64), bound: place_at(80), lost };
     Some((number(8), mark))
 }
 
@@ -345,7 +325,7 @@ fn decode(bytes: &[u8], name: Digest) -> Option<(u64, Mark)> {
 mod tests {
     use super::*;
 
-    fn place(view: u64, step: u64) -> Place {
+    fn place(view: u64, step: u64) -> RegisterPlace {
         (RegisterView(view), Step(step))
     }
 
@@ -359,7 +339,6 @@ mod tests {
         segment: 3,
         floor: (RegisterView(2), Step(7)),
         bound: (RegisterView(10), Step(0)),
-        sealed: false,
         lost: None,
     };
 
@@ -368,7 +347,7 @@ mod tests {
         for log in [found(5, 2, 7, 3), found(5, 9, 1_000, 4), found(6, 3, 1, 3)] {
             assert_eq!(judge(Some(&RUNNING), &log), None, "{log:?}");
         }
-        let sealed = Mark { floor: place(4, 4), bound: place(4, 4), sealed: true, ..RUNNING };
+        let sealed = Mark { floor: place(4, 4), bound: place(4, 4), ..RUNNING };
         assert_eq!(judge(Some(&sealed), &found(5, 4, 4, 3)), None);
         assert_eq!(judge(Some(&sealed), &found(6, 4, 4, 3)), None, "a start that ended before it told the mark");
     }
@@ -376,7 +355,7 @@ mod tests {
     #[test]
     fn a_log_or_a_mark_that_is_missing_older_or_cut_short_may_not() {
         let none = Found { generation: None, register: None, segment: 0 };
-        let sealed = Mark { floor: place(4, 4), bound: place(4, 4), sealed: true, ..RUNNING };
+        let sealed = Mark { floor: place(4, 4), bound: place(4, 4), ..RUNNING };
         for (mark, log, lost) in [
             (None, found(5, 2, 7, 3), Lost::NoMark),
             (Some(RUNNING), none, Lost::Empty),
@@ -398,7 +377,7 @@ mod tests {
     fn what_is_written_is_read_again_and_nothing_else_is_taken_for_it() {
         let name = Digest([3; 32]);
         for lost in Lost::ALL.map(Some).into_iter().chain([None]) {
-            let mark = Mark { sealed: lost.is_none(), lost, ..RUNNING };
+            let mark = Mark { lost, ..RUNNING };
             let bytes = encode(7, name, &mark);
             assert_eq!(decode(&bytes, name), Some((7, mark)));
             assert_eq!(decode(&bytes, Digest([4; 32])), None, "another register's");
@@ -408,5 +387,17 @@ mod tests {
                 assert_eq!(decode(&flipped, name), None, "byte {index}");
             }
         }
+    }
+
+    #[test]
+    fn a_reason_that_is_not_known_here_is_no_mark_and_so_keeps_the_register_silent() {
+        let name = Digest([3; 32]);
+        let mut bytes = encode(7, name, &Mark { lost: Some(Lost::Witnessed), ..RUNNING });
+        let reason = BYTES - 32 - 1;
+        assert_eq!(usize::from(bytes[reason]), Lost::ALL.len());
+        bytes[reason] += 1;
+        let sum = Digest::of("unisono register mark 1", &[&bytes[..BYTES - 32]]);
+        bytes[BYTES - 32..].copy_from_slice(&sum.0);
+        assert_eq!(decode(&bytes, name), None);
     }
 }

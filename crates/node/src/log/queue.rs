@@ -1,9 +1,10 @@
 //! Group commit: what waits to be written, and when.
 //!
 //! Everything that waits is taken at once, written and synced once. Entries that somebody waits for are taken as soon as
-//! the disk is free; the others go along, or after a while alone.
+//! the disk is free, and so are a whole group's bytes; the others go along, or after a while alone.
 
 use super::Entry;
+use unisono_types::bounds::GROUP_BYTES;
 
 /// Counts groups that were handed over, from 1.
 pub type Ticket = u64;
@@ -21,9 +22,6 @@ pub struct Group {
 
 /// What nothing waits for is written at the latest after so many microseconds.
 const LAZY_MICROS: u64 = 20_000;
-
-/// This much waits for nobody.
-const BYTES_MAX: usize = 32 << 20;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -60,7 +58,7 @@ impl Queue {
     #[must_use]
     pub fn due(&self) -> Option<u64> {
         let since = self.since?;
-        Some(if self.urgent || self.bytes >= BYTES_MAX { since } else { since + LAZY_MICROS })
+        Some(if self.urgent || self.bytes >= GROUP_BYTES { since } else { since + LAZY_MICROS })
     }
 
     /// Whether something waits that is urgent.

@@ -11,7 +11,7 @@ use super::disk::Disk;
 use super::mark::{Found, Lost, MarkFile};
 use super::read::LogReader;
 use super::record::{
-    FORMAT, Kind, Place, Salt, SegmentHeader, Start, align, decode_segment, segment_name, segment_number, split_block,
+    FORMAT, Kind, Place, Salt, SegmentHeader, Start, decode_segment, segment_name, segment_number, split_block,
     split_register,
 };
 use super::scan::{Record, Segment, Walk};
@@ -94,7 +94,7 @@ pub fn create(places: &Places, settings: LogSettings) -> Result<(), StorageError
 /// [`Recovered::lost`] says why the register must stay silent.
 ///
 /// # Errors
-/// [`StorageError`], which says what to do. Nothing was changed then.
+/// [`StorageError`], which says what to do. A log that is refused as damaged, incomplete or foreign was not changed.
 pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageError> {
     let disk = &places.log;
     let names = disk.list().map_err(|error| StorageError::io("listing", &disk.path(""), error))?;
@@ -116,23 +116,23 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
     }
     let generation = mark.next_generation(scan.generation);
     scan.write_again(&tail)?;
-    let mut durable = scan.durable();
+    let durable = scan.durable();
     let mut writer = match &tail {
         Tail::Whole { at, whole, last: Some((file_length, number)) } if at.offset + SECTOR_BYTES <= *file_length => {
             scan.clear_unborn(*number + 1)?;
             let name = segment_name(*number);
             let file = disk.open(&name).map_err(|error| StorageError::io("opening", &disk.path(&name), error))?;
             let resume = Resume { file, length: *file_length, at: *at, whole: *whole };
-            Writer::resume(Arc::clone(disk), settings, resume, std::mem::take(&mut durable), mark)
+            Writer::resume(Arc::clone(disk), settings, resume, durable, mark)
         }
         Tail::Whole { whole, last, .. } => {
             let number = last.map_or(1, |(_, number)| number + 1);
             scan.clear_unborn(number)?;
-            Writer::begin(Arc::clone(disk), settings, number, *whole, std::mem::take(&mut durable), mark)?
+            Writer::begin(Arc::clone(disk), settings, number, *whole, durable, mark)?
         }
         Tail::Torn { newest_group, next_segment, .. } => {
             scan.clear_unborn(*next_segment)?;
-            Writer::begin(Arc::clone(disk), settings, *next_segment, *newest_group, std::mem::take(&mut durable), mark)?
+            Writer::begin(Arc::clone(disk), settings, *next_segment, *newest_group, durable, mark)?
         }
     };
     let (cut, mut first) = match tail {
@@ -171,8 +171,8 @@ struct Scan {
     newest_group: Option<Place>,
     /// Of the newest start.
     generation: Option<u64>,
-    committed: Option<(SequenceNumber, Digest)>,
-    committed_at: Option<(Place, Bytes)>,
+    /// The last block known to be decided, where it stands, and the proof.
+    committed: Option<(SequenceNumber, Digest, Place, Bytes)>,
     /// Places of blocks above the committed one, in the order in which they were written.
     blocks: BTreeMap<Place, (SequenceNumber, Digest)>,
     damaged_copies: u64,
@@ -191,7 +191,6 @@ impl Scan {
             newest_group: None,
             generation: None,
             committed: None,
-            committed_at: None,
             blocks: BTreeMap::new(),
             damaged_copies: 0,
             unborn: None,
@@ -394,7 +393,7 @@ impl Scan {
             Kind::Block => {
                 let Some((sequence, hash, _)) = split_block(&record.payload) else { return };
                 self.index.block(sequence);
-                if self.committed.is_none_or(|(committed, _)| sequence > committed) {
+                if self.committed.as_ref().is_none_or(|(committed, ..)| sequence > *committed) {
                     self.blocks.insert(record.place, (sequence, hash));
                 }
             }
@@ -403,8 +402,7 @@ impl Scan {
                 let block = self.blocks.iter().find(|(_, block)| **block == (sequence, hash)).map(|(place, _)| *place);
                 // A commit without its block says nothing that could be given to anyone.
                 let Some(place) = block else { return };
-                self.committed = Some((sequence, hash));
-                self.committed_at = Some((place, proof));
+                self.committed = Some((sequence, hash, place, proof));
                 self.blocks.retain(|_, (other, _)| *other > sequence);
             }
         }
@@ -412,11 +410,11 @@ impl Scan {
 
     fn recovered(self, reader: &LogReader, cut: Option<Place>) -> Result<Recovered, StorageError> {
         let read = |place: Place| reader.block_at(place);
-        let committed = match (self.committed, self.committed_at) {
-            (Some((sequence, hash)), Some((place, proof))) => {
+        let committed = match self.committed {
+            Some((sequence, hash, place, proof)) => {
                 Some(super::CommittedBlock { sequence, hash, bytes: read(place)?, proof })
             }
-            _ => None,
+            None => None,
         };
         let blocks = self.blocks.keys().map(|place| read(*place)).collect::<Result<_, _>>()?;
         let torn = cut.map(|cut| format!("{} at byte {}", self.disk.path(&segment_name(cut.segment)), cut.offset));
@@ -427,7 +425,7 @@ impl Scan {
 
 fn is_blank(file: &dyn super::DiskFile, length: u64) -> std::io::Result<bool> {
     let mut buffer = vec![0; 256 << 10];
-    let mut at = align(1);
+    let mut at = SECTOR_BYTES;
     while at < length {
         let read = file.read_at(&mut buffer, at)?;
         if read == 0 {

@@ -90,9 +90,7 @@ impl Segment {
         }
         Ok(())
     }
-}
 
-impl Segment {
     /// How far the next byte is that a record could begin with, within what is buffered.
     fn to_next_magic(&self, at: u64) -> u64 {
         let start = usize::try_from(at - self.buffer_at).expect("within the buffer");

@@ -7,6 +7,7 @@ use super::record::{Kind, Place, Salt, Start, align, encode_segment, put_record,
 use super::{Entry, LogSettings, SECTOR_BYTES, StorageError};
 use std::sync::{Arc, Mutex, PoisonError};
 use unisono_trusted::RegisterRecord;
+use unisono_types::bounds::GROUP_BYTES;
 
 /// What readers may look at; moves on after each sync.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ impl Writer {
         }
     }
 
-    /// Begins segment `number`, of at least `bytes`.
+    /// Begins segment `number`.
     pub(super) fn begin(
         disk: Arc<dyn Disk>,
         settings: LogSettings,
@@ -251,16 +252,13 @@ fn create_segment(
     Ok((file, Salt(salt)))
 }
 
-/// A group's entries are taken up to about this size; the rest goes with the next one.
-const GROUP_BYTES_MAX: usize = 32 << 20;
-
 /// Cuts at the bound of a group, always keeping the order.
 fn groups(entries: Vec<Entry>) -> impl Iterator<Item = Vec<Entry>> {
     let mut rest = entries.into_iter().peekable();
     std::iter::from_fn(move || {
         let mut group = vec![rest.next()?];
         let mut size = group[0].bytes();
-        while let Some(entry) = rest.next_if(|entry| size + entry.bytes() <= GROUP_BYTES_MAX) {
+        while let Some(entry) = rest.next_if(|entry| size + entry.bytes() <= GROUP_BYTES) {
             size += entry.bytes();
             group.push(entry);
         }

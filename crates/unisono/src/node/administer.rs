@@ -69,7 +69,7 @@ impl Node {
         let mut answer = admin::describe(&self.ring.replica().status(), self.describe_register(), std::process::id());
         answer["schedule"] = self.config.cluster.schedule.name().into();
         answer["parameters"] = self.parameters();
-        answer["halted"] = self.standing.clone().map_or(Value::Null, Value::String);
+        answer["halted"] = self.halt_text.clone().map_or(Value::Null, Value::String);
         let consensus = self.ring.replica().consensus().status();
         answer["clock_skew_seconds"] = (consensus.clock_skew_micros as f64 / 1e6).into();
         answer["complaints"] = consensus.complaints.by_reason().into_iter().collect();

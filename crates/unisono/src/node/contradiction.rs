@@ -19,7 +19,7 @@ pub(super) fn keep(directory: &Path, reason: &str) -> String {
         File::open(directory)?.sync_all()
     };
     if let Err(error) = write() {
-        // The process stands all the same; only a restart would forget it.
+        // The replica halts all the same; only a restart would forget it.
         tracing::error!("cannot write {}: {error}", path.display());
     }
     text(&path, reason)

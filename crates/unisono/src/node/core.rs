@@ -89,7 +89,7 @@ pub struct Node {
     providing: BTreeSet<ReplicaId>,
     halted: Option<HaltReason>,
     /// Why this replica does nothing any more until a person has looked at it; shown meanwhile.
-    pub(super) standing: Option<String>,
+    pub(super) halt_text: Option<String>,
     /// Those that were logged.
     complaints: Complaints,
     /// A recorded schedule that the administrator is fetching, in canonical bytes.
@@ -201,14 +201,14 @@ impl Node {
             providing: BTreeSet::new(),
             recorded: Bytes::new(),
             halted: None,
-            standing: None,
+            halt_text: None,
             complaints: Complaints::default(),
             #[cfg(feature = "liar")]
             liar: super::liar::Liar::start(config),
         };
         node.replay(&recovered)?;
         if let Some(text) = super::contradiction::found(&config.directory)? {
-            node.stand(text);
+            node.halt_with(text);
         }
         Ok(node)
     }
@@ -365,13 +365,9 @@ impl Node {
                 // Nobody answers on a link that we dialed; a peer that does is told no more than silence.
                 (Source::Dialed(_), LinkEvent::Message(_)) | (_, LinkEvent::Up) => {}
                 (source, LinkEvent::Down(reason)) => {
-                    let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
-                    metrics::counter!("unisono_links_closed_total", "kind" => kind, "reason" => reason.label())
+                    metrics::counter!("unisono_links_closed_total", "kind" => source.kind(), "reason" => reason.label())
                         .increment(1);
-                    links.end(source);
-                    if let Source::Client(connection) = source {
-                        self.ring.push(Input::Disconnected(connection));
-                    }
+                    self.end(source, links);
                 }
                 (source, LinkEvent::Progress { received, total }) => links.progress(source, total - received),
                 (source, LinkEvent::Message(message)) => {
@@ -410,14 +406,18 @@ impl Node {
             }
             (_, Ok(Checked::Client(_))) => unreachable!("clients' messages come from clients' links"),
             (source, Err(reason)) => {
-                let kind = if matches!(source, Source::Client(_)) { "client" } else { "peer" };
-                metrics::counter!("unisono_rejected_total", "kind" => kind, "reason" => reason.label()).increment(1);
+                metrics::counter!("unisono_rejected_total", "kind" => source.kind(), "reason" => reason.label())
+                    .increment(1);
                 tracing::warn!(?source, %reason, "closed a link that sent what no correct program sends");
-                links.end(source);
-                if let Source::Client(connection) = source {
-                    self.ring.push(Input::Disconnected(connection));
-                }
+                self.end(source, links);
             }
+        }
+    }
+
+    fn end(&mut self, source: Source, links: &mut Links) {
+        links.end(source);
+        if let Source::Client(connection) = source {
+            self.ring.push(Input::Disconnected(connection));
         }
     }
 
@@ -487,7 +487,7 @@ impl Node {
                 }
                 (Effect::Halt(reason @ HaltReason::TwoHistories(_)), _) => {
                     let text = super::contradiction::keep(&self.config.directory, &reason.to_string());
-                    self.stand(text);
+                    self.halt_with(text);
                 }
                 (Effect::Halt(reason), _) => self.halted = Some(reason),
                 (Effect::Suspect { peer, reason }, _) => {
@@ -522,16 +522,16 @@ impl Node {
     }
 
     /// Does nothing any more but say why.
-    fn stand(&mut self, text: String) {
+    fn halt_with(&mut self, text: String) {
         tracing::error!("{text}");
         self.ring.halt();
-        self.standing = Some(text);
+        self.halt_text = Some(text);
     }
 
     fn gauge(&mut self, links: &Links) {
         let consensus = self.ring.replica().consensus().status();
         let (executed, queued) = (self.ring.executed(), self.log.queued_bytes());
-        let (halted, silent) = (self.standing.is_some(), self.ring.ledger().lost().is_some());
+        let (halted, silent) = (self.halt_text.is_some(), self.ring.ledger().lost().is_some());
         let counters = self.ring.probe_mut();
         counters.halted.set(f64::from(u8::from(halted)));
         counters.silent.set(f64::from(u8::from(silent)));
@@ -543,7 +543,7 @@ impl Node {
         counters.clients.set(links.clients() as f64);
         counters.peers.set(links.peers_up() as f64);
         counters.log_queue.set(queued as f64);
-        let under_way = links.all_under_way();
+        let under_way = links.under_way();
         counters.outgoing.set(under_way.outgoing as f64);
         counters.incoming.set(under_way.incoming as f64);
         for (counter, (_, count)) in counters.complaints.iter().zip(consensus.complaints.by_reason()) {

@@ -63,7 +63,7 @@ pub enum Strategy {
     Silent,
     /// Sends everything late, by 100 to 500 ms.
     Slow,
-    /// Sends every fourth message with a byte changed.
+    /// Flips a bit in one of four messages, by chance.
     Corrupt,
     /// Sends an old message before every second one.
     Replay,
@@ -71,7 +71,7 @@ pub enum Strategy {
     Equivocate,
     /// Sends votes, but no blocks, to one peer.
     Withhold,
-    /// Sends frames of unknown keys, correctly signed, and old messages, 2 MB/s of them.
+    /// Sends 2 MB/s of correctly signed frames of an unknown key, and 2000 old messages a second.
     Flood,
     /// Answers clients wrongly.
     WrongReplies,
@@ -305,7 +305,7 @@ fn lateness(seed: u64) -> Duration {
     Duration::from_millis(100 + seed % 5 * 100)
 }
 
-/// With one byte changed.
+/// With one bit flipped.
 fn changed(bytes: &Bytes, random: &mut Random) -> Bytes {
     let mut bytes = bytes.to_vec();
     let index = random.below(bytes.len());

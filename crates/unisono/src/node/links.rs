@@ -7,20 +7,13 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use unisono_replica::ConnectionId;
-use unisono_types::{PublicKey, ReplicaId, Reply, encode};
+use unisono_types::bounds::{INBOX_LARGE_MESSAGES, INBOX_SMALL_BYTES, MEMBERS_MAX, OUTBOX_SMALL_BYTES};
+use unisono_types::{Bounds, PublicKey, ReplicaId, Reply, encode};
 
 /// Client connections at once; one more is closed.
 const CLIENTS_MAX: usize = 4096;
 
-/// Bytes of small messages received from one peer and not yet handled. Each counts for 1 KiB at least, and a signature
-/// takes 96 bytes of one: checking all of them takes about a second.
-const PEER_SMALL_BYTES: usize = 2 << 20;
-
-/// Large messages received from one peer and not yet handled, in the largest there are: one is checked while the next
-/// one comes.
-const PEER_LARGE_MESSAGES: usize = 2;
-
-/// The same for the clients of one key.
+/// Small messages received from the clients of one key and not yet handled, and the largest messages of theirs.
 const CLIENT_SMALL_BYTES: usize = 2 << 20;
 const CLIENT_LARGE_MESSAGES: usize = 1;
 
@@ -32,14 +25,7 @@ const CLIENTS_LARGE_MESSAGES: usize = 3;
 /// in, so that none waits for another peer's.
 const EVENTS_MAX: usize = 4096;
 
-/// Bytes of small messages queued for one peer. More is dropped, the protocol sends it again.
-const PEER_OUTBOX_SMALL_BYTES: usize = 8 << 20;
-
-/// Large messages queued for one peer, in the largest there are: a proposal, the one behind it, and an answer to a peer
-/// that catches up. More is dropped, the protocol sends it again.
-const PEER_OUTBOX_LARGE_MESSAGES: usize = 3;
-
-const _: () = assert!(PEER_SMALL_BYTES / 1024 + PEER_LARGE_MESSAGES < EVENTS_MAX);
+const _: () = assert!(INBOX_SMALL_BYTES / 1024 + INBOX_LARGE_MESSAGES < EVENTS_MAX);
 const _: () = assert!(CLIENT_SMALL_BYTES < CLIENTS_SMALL_BYTES && CLIENT_LARGE_MESSAGES < CLIENTS_LARGE_MESSAGES);
 
 /// Where an event comes from.
@@ -53,6 +39,16 @@ pub(super) enum Source {
     Client(ConnectionId),
 }
 
+impl Source {
+    /// In metrics.
+    pub(super) const fn kind(self) -> &'static str {
+        match self {
+            Self::Dialed(_) | Self::Peer(..) => "peer",
+            Self::Client(_) => "client",
+        }
+    }
+}
+
 /// An event of a link.
 pub(super) type Arrival = (Source, LinkEvent);
 
@@ -62,12 +58,12 @@ pub(super) struct Arrivals {
     pub(super) clients: mpsc::Receiver<Arrival>,
 }
 
-/// Bytes of messages between us and a peer that have not arrived, in either direction.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// Bytes of messages between us and all peers that have not arrived, in either direction.
+#[derive(Default)]
 pub(super) struct UnderWay {
     /// Queued here and not yet handed to the socket.
     pub(super) outgoing: usize,
-    /// What is missing of the large message that the peer is sending.
+    /// What is missing of the large messages that peers are sending.
     pub(super) incoming: usize,
 }
 
@@ -110,13 +106,13 @@ impl Links {
         let limits = &membership.configuration().limits;
         let (peer_sender, peers) = mpsc::channel(EVENTS_MAX * membership.len());
         let (client_sender, clients) = mpsc::channel(EVENTS_MAX);
-        let peer_message_bytes = LinkKind::Peer.message_bytes_max(limits);
+        let bounds = Bounds::new(limits, MEMBERS_MAX);
         let client_message_bytes = LinkKind::Client.message_bytes_max(limits);
         let dialer = Dialer::new(config.host.clone(), LinkKind::Peer, membership.clone());
         let dialed = membership.configuration().members.iter().filter(|member| member.id != config.id).map(|member| {
-            let budget = Budget::new(PEER_SMALL_BYTES, PEER_LARGE_MESSAGES * peer_message_bytes);
+            let budget = Budget::new(INBOX_SMALL_BYTES, bounds.inbox);
             let inlet = Inlet { tag: Source::Dialed(member.id), sender: peer_sender.clone(), budget: budget.clone() };
-            let outbox = Outbox::overtaking(PEER_OUTBOX_SMALL_BYTES, PEER_OUTBOX_LARGE_MESSAGES * peer_message_bytes);
+            let outbox = Outbox::overtaking(OUTBOX_SMALL_BYTES, bounds.outbox);
             let dialed = dialer.keep(Target::from(member), outbox, inlet);
             (member.id, Peer { dialed, budget, incoming: 0, up: false, accepted: None })
         });
@@ -194,20 +190,10 @@ impl Links {
         }
     }
 
-    /// What is between us and a peer. Who waits for it to answer should wait for these bytes as well.
-    pub(super) fn under_way(&self, id: ReplicaId) -> UnderWay {
-        let peer = self.peers.get(&id);
-        peer.map_or(UnderWay::default(), |peer| UnderWay {
-            outgoing: peer.dialed.outbox.bytes(),
-            incoming: peer.incoming,
-        })
-    }
-
-    /// [`under_way`](Self::under_way) of all peers together.
-    pub(super) fn all_under_way(&self) -> UnderWay {
-        self.peers.keys().map(|id| self.under_way(*id)).fold(UnderWay::default(), |sum, one| UnderWay {
-            outgoing: sum.outgoing + one.outgoing,
-            incoming: sum.incoming + one.incoming,
+    pub(super) fn under_way(&self) -> UnderWay {
+        self.peers.values().fold(UnderWay::default(), |sum, peer| UnderWay {
+            outgoing: sum.outgoing + peer.dialed.outbox.bytes(),
+            incoming: sum.incoming + peer.incoming,
         })
     }
 

@@ -59,7 +59,7 @@ impl Allotment {
     }
 }
 
-/// Counts one who waits, until dropped: a link may end while it does.
+/// Counts one waiting link until dropped, also when the link ends while it waits.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

@@ -341,7 +341,7 @@ async fn a_broken_link_is_dialed_again_and_nothing_stale_is_sent_on_it() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_tried_ever_more_rarely_until_closed() {
+async fn an_unreachable_peer_is_dialed_again_until_the_link_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let membership = membership(&listener.local_addr().unwrap().to_string());
     let target = Target::from(membership.member(ReplicaId(0)).unwrap());

@@ -185,7 +185,7 @@ fn what_stands_in_the_chain_is_not_taken_in_again_until_the_chain_is_another() {
 }
 
 #[test]
-fn who_is_shown_nothing_for_long_is_shown_the_oldest_and_one_of_each_key() {
+fn what_is_shown_begins_with_the_oldest_and_takes_one_of_each_key() {
     let mut pending = Pending::new(ROOM);
     (0..50).for_each(|number| assert!(pending.add(&frame(2, number, 100))));
     assert!(pending.add(&frame(1, 0, 100)));
