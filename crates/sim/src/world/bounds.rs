@@ -61,8 +61,8 @@ pub(super) struct Bounds {
     waited_until: u64,
 }
 
-/// A large block that nobody announces may cost views until the time-out is long enough: doubled three times, to more than a second, it is.
-const VIEWS_MAX: u32 = 3;
+/// A large block that nobody announces may cost a view.
+const VIEWS_MAX: u32 = 1;
 
 /// How a replica gets on.
 #[derive(Clone, Copy, Debug, Default)]

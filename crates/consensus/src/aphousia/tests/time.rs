@@ -7,7 +7,9 @@ use crate::conformance::{Behaviour, Cluster, Conditions, Network, Subject};
 use crate::{Complaints, Consensus, Input, Output, RegisterAnswer, TimerId};
 use std::collections::{BTreeMap, BTreeSet};
 use unisono_trusted::{RegisterState, VoteRegister};
-use unisono_types::{Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Verified, View, Wish};
+use unisono_types::{
+    Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Timestamp, Verified, View, Wish,
+};
 
 const SECOND: u64 = 1_000_000;
 const DAY: i64 = 24 * 3_600 * 1_000_000;
@@ -411,4 +413,19 @@ fn wishes_while_waiting(withdrawn: bool) -> bool {
 fn a_frame_that_is_withdrawn_accuses_nobody() {
     assert!(wishes_while_waiting(false));
     assert!(!wishes_while_waiting(true));
+}
+
+/// When a replica wishes for another leader whose decisions come every 40 ms with stamps that are a millisecond apart, far
+/// behind its clock.
+#[test]
+fn time_is_held_back_when_it_was_slow_for_two_whole_windows() {
+    let mut follower = instance(&Cluster::new(3, 0), crate::aphousia::Standard);
+    let mut outbox = Vec::new();
+    let wished = (1..1_000).map(|decision| decision * 40_000).find(|at| {
+        let now = Time { monotonic: *at, wall: 100 * SECOND + at };
+        follower.time_agreed(now, Timestamp(90 * SECOND + at / 40), *at, &mut outbox);
+        outbox.iter().any(|output| matches!(output, Output::Broadcast(Message::Wish(_))))
+    });
+    let wished = wished.expect("a leader that holds time back is replaced");
+    assert!((5 * SECOND..6 * SECOND).contains(&wished), "two windows of 5 D, not {wished} us");
 }
