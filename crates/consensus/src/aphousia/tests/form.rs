@@ -1,6 +1,6 @@
 //! Messages as bytes: what is sent is what is read, anything changed is noticed, nothing makes a reader panic.
 
-use crate::aphousia::block::{Block, CertifiedBlock, Header, inline_digest};
+use crate::aphousia::block::{Block, CertifiedBlock, Header, Justification, Penalty, inline_digest};
 use crate::aphousia::message::{Decided, EnteredView, Message, Position, Proof};
 use crate::conformance::Cluster;
 use proptest::prelude::*;
@@ -148,6 +148,38 @@ fn frames_that_the_header_does_not_name_are_refused() {
     );
     let message = Message::Block(CertifiedBlock::bare(lie));
     assert_eq!(receive(&cluster, bytes(&message)), Err(Rejected::Inconsistent));
+}
+
+#[test]
+fn a_header_of_wrong_form_is_refused_before_anything_is_compared_with_it() {
+    let cluster = cluster();
+    let right = block(&cluster, 1, Digest([1; 32]), 0).header().clone();
+    let received = |header: Header| {
+        let block = Block::new(cluster.membership().configuration().cluster, header, Vec::new());
+        receive(&cluster, bytes(&Message::Block(CertifiedBlock::bare(block)))).map(drop)
+    };
+    assert_eq!(received(right.clone()), Ok(()));
+    let justification = Some(Justification { changes: Vec::new(), checkpoint: Vec::new() });
+    let penalty = Penalty { member: ReplicaId(0), count: 1, until: SequenceNumber(9) };
+    let wrong = |change: fn(&mut Header), why| {
+        let mut header = right.clone();
+        change(&mut header);
+        assert_eq!(received(header.clone()), Err(why), "{header:?}");
+    };
+    wrong(|header| header.epoch = Epoch(1), Rejected::Foreign);
+    wrong(|header| header.step = Step(0), Rejected::Inconsistent);
+    wrong(|header| header.height = SequenceNumber(0), Rejected::Inconsistent);
+    wrong(|header| header.view = View(1), Rejected::Inconsistent);
+    let justified = |step| Header { step: Step(step), justification: justification.clone(), ..right.clone() };
+    assert_eq!(received(justified(1)), Err(Rejected::Inconsistent), "in view 0");
+    assert_eq!(
+        received(Header { view: View(1), ..justified(2) }),
+        Err(Rejected::Inconsistent),
+        "in the middle of a view"
+    );
+    let penalised = |count| Header { penalties: vec![penalty; count], ..right.clone() };
+    assert_eq!(received(penalised(3)), Ok(()));
+    assert_eq!(received(penalised(4)), Err(Rejected::TooLarge), "more than there are members");
 }
 
 #[test]
