@@ -22,10 +22,12 @@ const PEER_LARGE_MESSAGES: usize = 2;
 
 /// The same for the clients of one key.
 const CLIENT_SMALL_BYTES: usize = 2 << 20;
+const CLIENT_MEDIUM_BYTES: usize = 2 << 20;
 const CLIENT_LARGE_MESSAGES: usize = 1;
 
-/// The same for all clients together.
+/// The same for all clients together. Up to 1 MiB it takes half of the keys that `init` makes to keep others waiting.
 const CLIENTS_SMALL_BYTES: usize = 64 << 20;
+const CLIENTS_MEDIUM_BYTES: usize = 64 << 20;
 const CLIENTS_LARGE_MESSAGES: usize = 3;
 
 /// Events that wait, for each link of a peer or for all clients: more than the messages of a peer that its budget lets
@@ -40,7 +42,8 @@ const PEER_OUTBOX_SMALL_BYTES: usize = 8 << 20;
 const PEER_OUTBOX_LARGE_MESSAGES: usize = 3;
 
 const _: () = assert!(PEER_SMALL_BYTES / 1024 + PEER_LARGE_MESSAGES < EVENTS_MAX);
-const _: () = assert!(CLIENT_SMALL_BYTES < CLIENTS_SMALL_BYTES && CLIENT_LARGE_MESSAGES < CLIENTS_LARGE_MESSAGES);
+const _: () = assert!(CLIENT_SMALL_BYTES < CLIENTS_SMALL_BYTES && CLIENT_MEDIUM_BYTES < CLIENTS_MEDIUM_BYTES);
+const _: () = assert!(CLIENT_LARGE_MESSAGES < CLIENTS_LARGE_MESSAGES);
 
 /// Where an event comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -126,7 +129,8 @@ impl Links {
             next: 0,
             peer_sender: peer_sender.clone(),
             client_sender,
-            client_budget: Budget::new(CLIENTS_SMALL_BYTES, CLIENTS_LARGE_MESSAGES * client_message_bytes),
+            client_budget: Budget::new(CLIENTS_SMALL_BYTES, CLIENTS_LARGE_MESSAGES * client_message_bytes)
+                .with_medium(CLIENTS_MEDIUM_BYTES),
             key_budgets: BTreeMap::new(),
             client_message_bytes,
             // Two of the largest answers: one that is being written and one that waits.
@@ -180,7 +184,7 @@ impl Links {
     /// All links of a key have one budget.
     fn key_budget(&mut self, key: PublicKey) -> Budget {
         let large = CLIENT_LARGE_MESSAGES * self.client_message_bytes;
-        let part = || self.client_budget.part(CLIENT_SMALL_BYTES, large);
+        let part = || self.client_budget.part(CLIENT_SMALL_BYTES, large).with_medium(CLIENT_MEDIUM_BYTES);
         self.key_budgets.entry(key).or_insert_with(part).clone()
     }
 
