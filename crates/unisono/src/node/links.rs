@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use unisono_replica::ConnectionId;
 use unisono_types::{PublicKey, ReplicaId, Reply, encode};
 
-/// Client connections at once; one more is closed.
+/// Client connections at once; for one more, the oldest of the key that has most is closed.
 const CLIENTS_MAX: usize = 4096;
 
 /// Bytes of small messages received from one peer and not yet handled. Each counts for 1 KiB at least, and a signature
@@ -165,9 +165,12 @@ impl Links {
                 serve(accepted.link, outbox, inlet);
             }
             Role::Client(key) => {
-                if self.clients.len() >= CLIENTS_MAX {
-                    metrics::counter!("unisono_links_refused_total", "reason" => "too_many_clients").increment(1);
-                    return;
+                if self.clients.len() >= CLIENTS_MAX
+                    && let Some(oldest) = oldest_of_most(&self.clients)
+                {
+                    metrics::counter!("unisono_links_closed_total", "kind" => "client", "reason" => "too_many")
+                        .increment(1);
+                    self.end(Source::Client(oldest));
                 }
                 let outbox = Outbox::new(self.reply_outbox_bytes);
                 let connection = ConnectionId(number);
@@ -357,6 +360,33 @@ impl Drop for Links {
     }
 }
 
+/// The oldest connection of the key that has most: whoever opens many closes its own.
+fn oldest_of_most(clients: &BTreeMap<ConnectionId, Client>) -> Option<ConnectionId> {
+    // Numbers grow, so the first one seen of a key is its oldest.
+    let mut keys = BTreeMap::new();
+    for (connection, client) in clients {
+        keys.entry(client.key).or_insert((0, *connection)).0 += 1;
+    }
+    keys.into_values().max_by_key(|(count, _)| *count).map(|(_, oldest)| oldest)
+}
+
 fn serve(link: Link, outbox: Outbox, inlet: Inlet<Source>) {
     tokio::spawn(async move { link.serve(&outbox, &inlet).await });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_takes_all_links_makes_room_for_every_other_key() {
+        let client = |key: u8| Client { key: PublicKey([key; 32]), outbox: Outbox::new(0) };
+        let mut clients = BTreeMap::from([(ConnectionId(0), client(9))]);
+        clients.extend((1..8).map(|number| (ConnectionId(number), client(1))));
+        let oldest = oldest_of_most(&clients);
+        assert_eq!(oldest, Some(ConnectionId(1)), "the oldest of those, not the oldest of all");
+        clients.remove(&ConnectionId(1));
+        clients.insert(ConnectionId(8), client(2));
+        assert_eq!(oldest_of_most(&clients), Some(ConnectionId(2)));
+    }
 }
