@@ -14,7 +14,7 @@
 //! hello were checked; memory is allocated because of a length that was only claimed.
 //!
 //! Invariant: an unauthenticated connection costs one task, at most 64 KiB and 5 s, and there are at most
-//! [`UNAUTHENTICATED_MAX`] of them.
+//! [`UNAUTHENTICATED_MAX`] of them; those of whoever opens many give way to those of others.
 //! Invariant: what a link holds is bounded, outgoing by its [`Outbox`], incoming by its [`Budget`], which a large message
 //! takes from when it begins and every message until it was handled.
 
@@ -138,6 +138,9 @@ pub enum LinkError {
     /// The handshake took too long.
     #[error("no handshake within the deadline")]
     HandshakeTimeout,
+    /// The handshake gave way to a newer connection, since too many were under way.
+    #[error("gave way to a newer connection, since too many were in their handshake")]
+    Crowded,
     /// The key belongs to nobody here.
     #[error("the key is none of this cluster's")]
     UnknownKey,
@@ -180,6 +183,7 @@ impl LinkError {
             Self::Io(_) => "connection",
             Self::Handshake(_) => "handshake",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::Crowded => "crowded",
             Self::UnknownKey => "unknown_key",
             Self::BadHello => "bad_hello",
             Self::WrongKind => "wrong_kind",

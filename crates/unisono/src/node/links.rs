@@ -10,15 +10,17 @@ use unisono_replica::ConnectionId;
 use unisono_types::bounds::{INBOX_LARGE_MESSAGES, INBOX_SMALL_BYTES, MEMBERS_MAX, OUTBOX_SMALL_BYTES};
 use unisono_types::{Bounds, PublicKey, ReplicaId, Reply, encode};
 
-/// Client connections at once; one more is closed.
+/// Client connections at once; for one more, the oldest of the key that has most is closed.
 const CLIENTS_MAX: usize = 4096;
 
 /// Small messages received from the clients of one key and not yet handled, and the largest messages of theirs.
 const CLIENT_SMALL_BYTES: usize = 2 << 20;
+const CLIENT_MEDIUM_BYTES: usize = 2 << 20;
 const CLIENT_LARGE_MESSAGES: usize = 1;
 
-/// The same for all clients together.
+/// The same for all clients together. Up to 1 MiB it takes half of the keys that `init` makes to keep others waiting.
 const CLIENTS_SMALL_BYTES: usize = 64 << 20;
+const CLIENTS_MEDIUM_BYTES: usize = 64 << 20;
 const CLIENTS_LARGE_MESSAGES: usize = 3;
 
 /// Events that wait, for each link of a peer or for all clients: more than the messages of a peer that its budget lets
@@ -26,7 +28,8 @@ const CLIENTS_LARGE_MESSAGES: usize = 3;
 const EVENTS_MAX: usize = 4096;
 
 const _: () = assert!(INBOX_SMALL_BYTES / 1024 + INBOX_LARGE_MESSAGES < EVENTS_MAX);
-const _: () = assert!(CLIENT_SMALL_BYTES < CLIENTS_SMALL_BYTES && CLIENT_LARGE_MESSAGES < CLIENTS_LARGE_MESSAGES);
+const _: () = assert!(CLIENT_SMALL_BYTES < CLIENTS_SMALL_BYTES && CLIENT_MEDIUM_BYTES < CLIENTS_MEDIUM_BYTES);
+const _: () = assert!(CLIENT_LARGE_MESSAGES < CLIENTS_LARGE_MESSAGES);
 
 /// Where an event comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -122,7 +125,8 @@ impl Links {
             next: 0,
             peer_sender: peer_sender.clone(),
             client_sender,
-            client_budget: Budget::new(CLIENTS_SMALL_BYTES, CLIENTS_LARGE_MESSAGES * client_message_bytes),
+            client_budget: Budget::new(CLIENTS_SMALL_BYTES, CLIENTS_LARGE_MESSAGES * client_message_bytes)
+                .with_medium(CLIENTS_MEDIUM_BYTES),
             key_budgets: BTreeMap::new(),
             client_message_bytes,
             // Two of the largest answers: one that is being written and one that waits.
@@ -157,9 +161,12 @@ impl Links {
                 serve(accepted.link, outbox, inlet);
             }
             Role::Client(key) => {
-                if self.clients.len() >= CLIENTS_MAX {
-                    metrics::counter!("unisono_links_refused_total", "reason" => "too_many_clients").increment(1);
-                    return;
+                if self.clients.len() >= CLIENTS_MAX
+                    && let Some(oldest) = oldest_of_most(&self.clients)
+                {
+                    metrics::counter!("unisono_links_closed_total", "kind" => "client", "reason" => "too_many")
+                        .increment(1);
+                    self.end(Source::Client(oldest));
                 }
                 let outbox = Outbox::new(self.reply_outbox_bytes);
                 let connection = ConnectionId(number);
@@ -176,7 +183,7 @@ impl Links {
     /// All links of a key have one budget.
     fn key_budget(&mut self, key: PublicKey) -> Budget {
         let large = CLIENT_LARGE_MESSAGES * self.client_message_bytes;
-        let part = || self.client_budget.part(CLIENT_SMALL_BYTES, large);
+        let part = || self.client_budget.part(CLIENT_SMALL_BYTES, large).with_medium(CLIENT_MEDIUM_BYTES);
         self.key_budgets.entry(key).or_insert_with(part).clone()
     }
 
@@ -339,6 +346,33 @@ impl Drop for Links {
     }
 }
 
+/// The oldest connection of the key that has most: whoever opens many closes its own.
+fn oldest_of_most(clients: &BTreeMap<ConnectionId, Client>) -> Option<ConnectionId> {
+    // Numbers grow, so the first one seen of a key is its oldest.
+    let mut keys = BTreeMap::new();
+    for (connection, client) in clients {
+        keys.entry(client.key).or_insert((0, *connection)).0 += 1;
+    }
+    keys.into_values().max_by_key(|(count, _)| *count).map(|(_, oldest)| oldest)
+}
+
 fn serve(link: Link, outbox: Outbox, inlet: Inlet<Source>) {
     tokio::spawn(async move { link.serve(&outbox, &inlet).await });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_takes_all_links_makes_room_for_every_other_key() {
+        let client = |key: u8| Client { key: PublicKey([key; 32]), outbox: Outbox::new(0) };
+        let mut clients = BTreeMap::from([(ConnectionId(0), client(9))]);
+        clients.extend((1..8).map(|number| (ConnectionId(number), client(1))));
+        let oldest = oldest_of_most(&clients);
+        assert_eq!(oldest, Some(ConnectionId(1)), "the oldest of those, not the oldest of all");
+        clients.remove(&ConnectionId(1));
+        clients.insert(ConnectionId(8), client(2));
+        assert_eq!(oldest_of_most(&clients), Some(ConnectionId(2)));
+    }
 }

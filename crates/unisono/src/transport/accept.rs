@@ -2,17 +2,25 @@
 
 use super::{Link, LinkError, LinkKind, Role, tls};
 use crate::config::KeyPair;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 use unisono_types::{ClusterId, Membership, PublicKey};
 
 /// From accepting a connection to its hello.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Connections in the middle of their handshake; one more is closed at once.
+/// Connections in the middle of their handshake; for one more, the oldest of the network that has most is closed.
 pub const UNAUTHENTICATED_MAX: usize = 512;
+
+/// Of these, so many are a member's whatever comes from elsewhere.
+const MEMBER_PLACES: usize = 16;
 
 /// When the system has no file descriptor left, wait for others to go.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -75,7 +83,7 @@ impl Acceptor {
     #[must_use]
     pub fn new(own: &KeyPair, membership: Membership) -> Self {
         let configuration = membership.configuration();
-        let mut keys: std::collections::BTreeSet<_> = configuration.client_keys.iter().copied().collect();
+        let mut keys: BTreeSet<_> = configuration.client_keys.iter().copied().collect();
         keys.extend(configuration.members.iter().map(|member| member.host_key));
         keys.insert(configuration.admin_key);
         Self { tls: TlsAcceptor::from(tls::server(own, keys)), membership }
@@ -117,6 +125,51 @@ impl Acceptor {
     }
 }
 
+/// Where a connection comes from, as far as somebody has to own it: an address, or the 64 bits of a network.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & u128::MAX << 64).into(),
+        address => address,
+    }
+}
+
+/// Connections in the middle of their handshake, by their numbers: the oldest first.
+#[derive(Default)]
+struct Unauthenticated {
+    places: BTreeMap<u64, (IpAddr, AbortHandle)>,
+    next: u64,
+    /// Of the members whose addresses are numbers.
+    members: BTreeSet<IpAddr>,
+}
+
+impl Unauthenticated {
+    /// The oldest of the network that has most beyond what is kept for members.
+    fn surplus(&self) -> Option<u64> {
+        // The first one seen of a network is its oldest.
+        let mut networks = BTreeMap::new();
+        for (number, (network, _)) in &self.places {
+            networks.entry(network).or_insert((0, *number)).0 += 1;
+        }
+        let beyond = |network, count: usize| count.saturating_sub(self.kept(network));
+        let most = networks.iter().max_by_key(|(network, (count, oldest))| (beyond(network, *count), Reverse(*oldest)));
+        most.map(|(_, (_, oldest))| *oldest)
+    }
+
+    fn kept(&self, network: &IpAddr) -> usize {
+        if self.members.contains(network) { MEMBER_PLACES } else { 0 }
+    }
+
+    /// Makes room for one more; whether somebody had to go.
+    fn make_room(&mut self) -> bool {
+        let full = self.places.len() >= UNAUTHENTICATED_MAX;
+        let gone = self.surplus().filter(|_| full).and_then(|number| self.places.remove(&number));
+        gone.is_some_and(|(_, task)| {
+            task.abort();
+            true
+        })
+    }
+}
+
 /// Accepts for ever. Each result goes to `handle`, in a task of its own.
 pub async fn listen<F>(
     listener: TcpListener,
@@ -125,25 +178,64 @@ pub async fn listen<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(UNAUTHENTICATED_MAX));
+    let members = acceptor.membership.configuration().members.iter();
+    let members = members.filter_map(|member| Some(network(member.address.parse::<SocketAddr>().ok()?.ip())));
+    let waiting = Unauthenticated { members: members.collect(), ..Unauthenticated::default() };
+    let waiting = Arc::new(Mutex::new(waiting));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 handle(Err(error.into())).await;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            handle(Err(LinkError::HandshakeTimeout)).await;
-            continue;
-        };
-        let (acceptor, handle) = (acceptor.clone(), handle.clone());
-        tokio::spawn(async move {
+        if lock(&waiting).make_room() {
+            handle(Err(LinkError::Crowded)).await;
+        }
+        let (acceptor, handle, own) = (acceptor.clone(), handle.clone(), Arc::clone(&waiting));
+        let mut waiting = lock(&waiting);
+        let number = waiting.next;
+        waiting.next += 1;
+        let task = tokio::spawn(async move {
             let result = acceptor.accept(stream).await;
-            drop(place);
-            handle(result).await;
+            // Whoever lost its place in this moment has been told of.
+            if lock(&own).places.remove(&number).is_some() {
+                handle(result).await;
+            }
         });
+        // Still locked: it cannot be over yet.
+        waiting.places.insert(number, (network(address.ip()), task.abort_handle()));
+    }
+}
+
+fn lock(waiting: &Mutex<Unauthenticated>) -> std::sync::MutexGuard<'_, Unauthenticated> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_network_that_has_most_gives_way_and_a_member_keeps_its_places() {
+        let [member, flooding, lone] = ["192.0.2.1", "2001:db8::", "192.0.2.2"].map(|text| text.parse().unwrap());
+        let mut waiting = Unauthenticated { members: BTreeSet::from([member]), ..Unauthenticated::default() };
+        let mut come = |address: IpAddr| {
+            let task = tokio::spawn(std::future::pending::<()>());
+            waiting.places.insert(waiting.next, (network(address), task.abort_handle()));
+            waiting.next += 1;
+            waiting.surplus()
+        };
+        assert_eq!(come(lone), Some(0));
+        for number in 1..=16 {
+            assert_eq!(come(member), Some(0), "{number} places are its own");
+        }
+        assert_eq!(come("2001:db8::1".parse().unwrap()), Some(0));
+        assert_eq!(come("2001:db8::2:1".parse().unwrap()), Some(17), "one network, whatever its address");
+        assert_eq!(come(member), Some(17), "one place beyond its own");
+        assert_eq!(network(flooding), flooding);
+        assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), member);
     }
 }

@@ -4,7 +4,8 @@
 //!   client key A ── part ──┐
 //!   client key B ── part ──┴── whole          peer 1 ── its own       peer 2 ── its own
 //! ```
-//! Small and large messages have separate shares, so that large ones on a slow line keep nobody's small ones out. A
+//! Small and large messages have separate shares, so that large ones on a slow line keep nobody's small ones out; where
+//! many keys share the whole, messages up to 1 MiB have one more, so that they never wait for one that takes seconds. A
 //! small message takes its share when it has come, a large one when it begins: once begun it can always be finished, so
 //! several that share a budget never wait for each other.
 
@@ -17,6 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// What a message takes at least: it has a place in queues, too.
 const UNIT_BYTES: usize = 1024;
 
+/// Up to this size a message takes the medium share, where there is one: at the rate that is demanded while others wait
+/// it is there after a second and a half.
+const MEDIUM_BYTES: usize = 1 << 20;
+
 /// A budget, or a part of one. Cheap to clone; all clones are one budget. Links take shares in the order in which they
 /// ask.
 #[derive(Clone, Debug)]
@@ -28,6 +33,7 @@ pub struct Budget {
 #[derive(Clone, Debug)]
 struct Shares {
     small: Allotment,
+    medium: Option<Allotment>,
     large: Allotment,
 }
 
@@ -77,11 +83,15 @@ impl Drop for Waiting<'_> {
 
 impl Shares {
     fn new(small_bytes: usize, large_bytes: usize) -> Self {
-        Self { small: Allotment::new(small_bytes), large: Allotment::new(large_bytes) }
+        Self { small: Allotment::new(small_bytes), medium: None, large: Allotment::new(large_bytes) }
     }
 
-    const fn of(&self, bytes: usize) -> &Allotment {
-        if bytes <= PIECE_BYTES { &self.small } else { &self.large }
+    fn of(&self, bytes: usize) -> &Allotment {
+        match &self.medium {
+            _ if bytes <= PIECE_BYTES => &self.small,
+            Some(medium) if bytes <= MEDIUM_BYTES => medium,
+            _ => &self.large,
+        }
     }
 }
 
@@ -96,6 +106,13 @@ impl Budget {
     #[must_use]
     pub fn part(&self, small_bytes: usize, large_bytes: usize) -> Self {
         Self { own: Shares::new(small_bytes, large_bytes), whole: Some(self.own.clone()) }
+    }
+
+    /// The same with a share of its own for messages of more than 64 KiB and at most 1 MiB.
+    #[must_use]
+    pub fn with_medium(mut self, bytes: usize) -> Self {
+        self.own.medium = Some(Allotment::new(bytes));
+        self
     }
 
     /// Waits until a message of `bytes` fits.
@@ -115,9 +132,9 @@ impl Budget {
         Inbound { bytes, share }
     }
 
-    /// Somebody waits for room for a large message.
-    pub(super) fn contended(&self) -> bool {
-        let waits = |shares: &Shares| shares.large.waiting.load(Ordering::Relaxed) > 0;
+    /// Somebody waits for the room that a message of `bytes` takes.
+    pub(super) fn contended(&self, bytes: usize) -> bool {
+        let waits = |shares: &Shares| shares.of(bytes).waiting.load(Ordering::Relaxed) > 0;
         waits(&self.own) || self.whole.as_ref().is_some_and(waits)
     }
 }
@@ -173,12 +190,28 @@ mod tests {
         let whole = Budget::new(0, 1 << 20);
         let (one, two) = (whole.part(0, 1 << 20), whole.part(0, 1 << 20));
         let _held = now(&one, 1 << 20).unwrap();
-        assert!(!one.contended());
+        assert!(!one.contended(1 << 20));
         {
             let mut waiting = pin!(two.take(1 << 20));
             assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            assert!(one.contended() && two.contended());
+            assert!(one.contended(1 << 20) && two.contended(1 << 20));
+            assert!(!one.contended(1), "small ones have their own");
         }
-        assert!(!one.contended());
+        assert!(!one.contended(1 << 20));
+    }
+
+    #[test]
+    fn the_largest_messages_of_others_keep_no_medium_ones_out() {
+        const LARGEST: usize = 20 << 20;
+        let whole = Budget::new(0, LARGEST).with_medium(2 << 20);
+        let part = || whole.part(0, LARGEST).with_medium(1 << 20);
+        let (holding, honest, other) = (part(), part(), part());
+        let _held = now(&holding, LARGEST).unwrap();
+        let medium = now(&honest, MEDIUM_BYTES).unwrap();
+        assert!(now(&honest, MEDIUM_BYTES).is_none(), "its part is used up");
+        assert!(now(&other, MEDIUM_BYTES).is_some(), "and nobody else's");
+        drop(medium);
+        assert!(now(&honest, MEDIUM_BYTES + 1).is_none(), "a larger one waits with the largest");
+        assert!(now(&honest, MEDIUM_BYTES).is_some());
     }
 }

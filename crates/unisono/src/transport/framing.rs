@@ -20,6 +20,11 @@ const PIECE_DEADLINE: Duration = Duration::from_secs(10);
 /// The same while others wait for the room that the message takes: whoever is slow may be, but not at their expense.
 const PIECE_DEADLINE_CONTENDED: Duration = Duration::from_secs(1);
 
+/// While others wait, all of a message must have come at this rate since it began, after a first [`GRACE`]: pieces alone
+/// could be drawn out, and the largest message would keep its room for minutes.
+const CONTENDED_BYTES_PER_SECOND: usize = 2_000_000;
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A link whose other end takes nothing for this long is given up, so that it can be dialed anew.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,7 +56,7 @@ impl Link {
     pub async fn read(&mut self) -> Result<Bytes, LinkError> {
         let mut reader = Reader::new(&mut self.stream, &mut self.buffer, &mut self.assembler);
         loop {
-            match reader.next(|| false).await? {
+            match reader.next(|_| false).await? {
                 Step::Whole(message) | Step::Complete(message) => return Ok(message),
                 Step::Wanting | Step::Begins(_) | Step::Came => {}
             }
@@ -107,12 +112,14 @@ async fn receive<R: AsyncRead + Unpin, T: Clone>(mut reader: Reader<'_, R>, inle
     let mut reserved = Share::default();
     let mut told: Option<Instant> = None;
     loop {
-        let message = match reader.next(|| inlet.budget.contended()).await? {
+        let message = match reader.next(|total| inlet.budget.contended(total)).await? {
             Step::Whole(message) => inlet.budget.admit(message).await,
             Step::Complete(bytes) => Inbound { bytes, share: std::mem::take(&mut reserved) },
             Step::Begins(total) => {
                 reserved = inlet.budget.take(total).await;
-                told = Some(Instant::now());
+                // Not before: nothing was read while it waited for its room.
+                reader.begun = Instant::now();
+                told = Some(reader.begun);
                 inlet.offer(LinkEvent::Progress { received: 0, total });
                 continue;
             }
@@ -138,15 +145,18 @@ struct Reader<'a, R> {
     assembler: &'a mut Assembler,
     /// Since when the next step has been waited for, while something is unfinished.
     since: Option<Instant>,
+    /// Since when the large message under way has had its room.
+    begun: Instant,
 }
 
 impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
-    const fn new(input: &'a mut R, buffer: &'a mut BytesMut, assembler: &'a mut Assembler) -> Self {
-        Self { input, buffer, assembler, since: None }
+    fn new(input: &'a mut R, buffer: &'a mut BytesMut, assembler: &'a mut Assembler) -> Self {
+        Self { input, buffer, assembler, since: None, begun: Instant::now() }
     }
 
-    /// The next step that is one: never [`Step::Wanting`].
-    async fn next(&mut self, contended: impl Fn() -> bool) -> Result<Step, LinkError> {
+    /// The next step that is one: never [`Step::Wanting`]. `contended` says whether others wait for the room that a
+    /// message of so many bytes takes.
+    async fn next(&mut self, contended: impl Fn(usize) -> bool) -> Result<Step, LinkError> {
         self.since = None;
         loop {
             match self.assembler.step(self.buffer)? {
@@ -156,7 +166,10 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         }
     }
 
-    async fn fill(&mut self, contended: &impl Fn() -> bool) -> Result<(), LinkError> {
+    async fn fill(&mut self, contended: &impl Fn(usize) -> bool) -> Result<(), LinkError> {
+        if self.is_slow() && self.in_the_way(contended) {
+            return Err(LinkError::Stalled);
+        }
         self.buffer.reserve(READ_BYTES);
         let idle = self.buffer.is_empty() && self.assembler.under_way().is_none();
         let read = if idle { self.input.read_buf(self.buffer).await } else { self.read_in_time(contended).await? };
@@ -169,13 +182,23 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         }
     }
 
-    async fn read_in_time(&mut self, contended: &impl Fn() -> bool) -> Result<std::io::Result<usize>, LinkError> {
+    /// The large message under way has come too slowly for a time in which others wait.
+    fn is_slow(&self) -> bool {
+        let received = self.assembler.under_way().map_or(0, |(received, _)| received);
+        self.begun.elapsed() > GRACE + Duration::from_secs(received as u64) / CONTENDED_BYTES_PER_SECOND as u32
+    }
+
+    fn in_the_way(&self, contended: &impl Fn(usize) -> bool) -> bool {
+        self.assembler.under_way().is_some_and(|(_, total)| contended(total))
+    }
+
+    async fn read_in_time(&mut self, contended: &impl Fn(usize) -> bool) -> Result<std::io::Result<usize>, LinkError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let mut patience = PIECE_DEADLINE_CONTENDED;
         loop {
             match timeout_at(since + patience, self.input.read_buf(self.buffer)).await {
                 Ok(read) => return Ok(read),
-                Err(_) if patience >= PIECE_DEADLINE || contended() => return Err(LinkError::Stalled),
+                Err(_) if patience >= PIECE_DEADLINE || self.in_the_way(contended) => return Err(LinkError::Stalled),
                 Err(_) => patience += PIECE_DEADLINE_CONTENDED,
             }
         }
@@ -192,4 +215,68 @@ async fn write_all(output: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> 
         bytes = &bytes[written..];
     }
     Ok(timeout(WRITE_DEADLINE, output.flush()).await.map_err(|_| LinkError::NotReading)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Budget;
+    use crate::transport::pieces::{PIECE_BYTES, put_piece, put_whole};
+    use tokio::sync::mpsc;
+
+    const LARGEST: usize = 20 << 20;
+
+    /// Sends what `next` gives, one every 0.8 s, until somebody waits for the same room; whether it has it then.
+    async fn gives_way(mut next: impl FnMut(&mut BytesMut)) -> bool {
+        let budget = Budget::new(1 << 20, LARGEST);
+        let (mut here, mut there) = tokio::io::duplex(4 * PIECE_BYTES);
+        let (sender, mut events) = mpsc::channel(1024);
+        let inlet = Inlet { tag: (), sender, budget: budget.part(1 << 20, LARGEST) };
+        let reading = tokio::spawn(async move {
+            let (mut buffer, mut assembler) = (BytesMut::new(), Assembler::new(LARGEST));
+            receive(Reader::new(&mut there, &mut buffer, &mut assembler), &inlet).await
+        });
+        let mut waiting = None;
+        for round in 0..10 {
+            let mut bytes = BytesMut::new();
+            next(&mut bytes);
+            let _ = here.write_all(&bytes).await; // the link may have ended
+            events.recv().await;
+            tokio::time::advance(Duration::from_millis(800)).await;
+            if round == 5 {
+                assert!(!reading.is_finished(), "slow, but in nobody's way");
+                let own = budget.clone();
+                waiting = Some(tokio::spawn(async move { own.take(LARGEST).await }));
+            }
+        }
+        reading.is_finished()
+            && matches!(reading.await, Ok(Err(LinkError::Stalled)))
+            && waiting.is_some_and(|waiting| waiting.is_finished())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_message_that_is_drawn_out_gives_way_to_one_that_waits_for_its_room() {
+        let message = vec![0; LARGEST];
+        let mut at = 0;
+        assert!(gives_way(|out| at = put_piece(out, &message, at)).await, "piece by piece");
+        at = 0;
+        let small = |out: &mut BytesMut| match at {
+            0 => at = put_piece(out, &message, 0),
+            _ => put_whole(out, b"small"),
+        };
+        assert!(gives_way(small).await, "small ones in place of the next piece");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_fast_enough_is_finished_although_others_wait() {
+        let message = vec![0; LARGEST];
+        let mut at = 0;
+        let next = |out: &mut BytesMut| {
+            let end = LARGEST.min(at + 26 * PIECE_BYTES); // 2.1 MB/s
+            while at < end {
+                at = put_piece(out, &message, at);
+            }
+        };
+        assert!(!gives_way(next).await);
+    }
 }

@@ -155,6 +155,24 @@ async fn who_says_nothing_is_closed_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn whoever_says_nothing_takes_no_place_from_one_who_holds_a_key() {
+    let mut server = Server::start().await;
+    let mut idle = Vec::new();
+    for _ in 0..UNAUTHENTICATED_MAX {
+        idle.push(TcpStream::connect(&server.target.address).await.unwrap());
+    }
+    for (nth, seed) in [MEMBER + 1, ADMIN, CLIENT].into_iter().enumerate() {
+        let kind = [LinkKind::Peer, LinkKind::Admin, LinkKind::Client][nth];
+        let (dialer, target) = (server.dialer(seed, kind), server.target.clone());
+        let (here, crowded) = tokio::join!(dialer.dial(&target), server.next());
+        assert!(matches!(crowded, Err(LinkError::Crowded)));
+        assert!(here.is_ok() && server.next().await.is_ok());
+        assert!(matches!(idle[nth].read(&mut [0; 1]).await, Ok(0) | Err(_)), "the oldest is closed");
+        idle.push(TcpStream::connect(&server.target.address).await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn an_oversized_announcement_closes_the_link() {
     let mut server = Server::start().await;
     let mut here = server.dialer(ADMIN, LinkKind::Admin).dial(&server.target).await.unwrap();
@@ -364,6 +382,7 @@ fn every_reason_has_a_label_of_its_own() {
         LinkError::Io(io()),
         LinkError::Handshake(io()),
         LinkError::HandshakeTimeout,
+        LinkError::Crowded,
         LinkError::UnknownKey,
         LinkError::BadHello,
         LinkError::WrongKind,
