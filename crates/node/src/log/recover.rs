@@ -8,7 +8,7 @@
 //! ```
 
 use super::disk::Disk;
-use super::mark::{Found, Lost, MarkFile};
+use super::mark::{Found, Lost, Mark, MarkFile};
 use super::read::LogReader;
 use super::record::{
     FORMAT, Kind, Place, Salt, SegmentHeader, Start, decode_segment, segment_name, segment_number, split_block,
@@ -107,9 +107,10 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
     let segments = scan.headers(&numbers)?;
     let newest_segment = segments.last().map_or(0, |(segment, _)| segment.number);
     let tail = scan.walk(segments)?;
+    let mut mark = MarkFile::open(&places.key, settings.register)?;
+    scan.withdraw_untold(mark.mark())?;
     let register = scan.register()?;
     let found = Found { generation: scan.generation, register, segment: newest_segment };
-    let mut mark = MarkFile::open(&places.key, settings.register)?;
     let lost = mark.lost().or_else(|| (settings.judge)(mark.mark(), &found));
     if let Some(lost) = lost {
         mark.lose(lost)?;
@@ -167,6 +168,8 @@ struct Scan {
     salts: Vec<Salt>,
     index: super::index::Index,
     register: Option<Bytes>,
+    /// Its state before the torn tail, if the tail has a newer one.
+    before_tail: Option<Bytes>,
     /// Where the newest whole group begins.
     newest_group: Option<Place>,
     /// Of the newest start.
@@ -188,6 +191,7 @@ impl Scan {
             salts: Vec::new(),
             index: super::index::Index::default(),
             register: None,
+            before_tail: None,
             newest_group: None,
             generation: None,
             committed: None,
@@ -361,15 +365,34 @@ impl Scan {
         if group.is_empty() && found.is_empty() {
             return Ok(None);
         }
-        // Blocks of a group that nobody was told of do no harm, and the register must never be older than any record.
+        // Blocks of a group that nobody was told of do no harm, and the register must not be older than any record: see
+        // [`Self::withdraw_untold`] for the one exception.
         let mut salvaged = Vec::new();
+        let before = self.register.clone();
         for record in group.iter().chain(&found) {
             self.see(record);
             if let (Kind::Block, Some((sequence, hash, bytes))) = (record.header.kind, split_block(&record.payload)) {
                 salvaged.push(Entry::Block { sequence, hash, bytes });
             }
         }
+        self.before_tail = before.filter(|before| self.register.as_ref() != Some(before));
         Ok(Some((expected, salvaged)))
+    }
+
+    /// A vote whose record survived in the torn tail while its block did not was told to nobody, unless the mark says so:
+    /// a group is answered when all of it is durable, and the mark follows before. The register must not stand by a block
+    /// that perhaps nobody has: it would be the base of every later view.
+    fn withdraw_untold(&mut self, mark: Option<&Mark>) -> Result<(), StorageError> {
+        let (Some(state), Some(mark)) = (self.register()?, mark) else { return Ok(()) };
+        let Some(before) = self.before_tail.take() else { return Ok(()) };
+        let is_here = self.blocks.values().any(|(_, hash)| *hash == state.last.hash)
+            || self.committed.as_ref().is_some_and(|(_, hash, ..)| *hash == state.last.hash);
+        let said = RegisterRecord::newest(&self.settings.register, [&before[..]]);
+        let is_new = said.is_some_and(|said| said.last != state.last);
+        if is_new && !is_here && (state.view, state.step) > mark.floor {
+            self.register = Some(before);
+        }
+        Ok(())
     }
 
     /// Whether a segment holds no record at all.

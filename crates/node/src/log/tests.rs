@@ -361,6 +361,42 @@ fn a_tail_torn_at_any_byte_is_left_behind_and_nothing_answered_is_lost() {
 }
 
 #[test]
+fn a_vote_whose_block_is_torn_off_was_not_told_unless_the_mark_says_so() {
+    let voted = |sequence: u64| {
+        let (view, step, hash) = (RegisterView(0), Step(sequence), digest(sequence, 0));
+        let last = VotePosition { view, step, hash };
+        Entry::Register(RegisterRecord { id: REGISTER, state: RegisterState { view, step, last } })
+    };
+    let left_view = |view, sequence: u64| {
+        let (view, step, hash) = (RegisterView(view), Step(sequence), digest(sequence, 0));
+        let state = RegisterState { view, step: Step(0), last: VotePosition { view: RegisterView(0), step, hash } };
+        Entry::Register(RegisterRecord { id: REGISTER, state })
+    };
+    let disk = fresh();
+    let mut log = opened(&disk);
+    log.writer.append(&[block(1, 0, 700), voted(1)]).unwrap();
+    let before = disk.files();
+    let at = |state: RegisterState| (state.view.0, state.step.0);
+    for (entries, torn, told) in [
+        (vec![block(2, 0, 3_000), voted(2)], (0, 1), (0, 2)),
+        (vec![left_view(1, 1), commit(1, 0)], (1, 0), (1, 0)), // the vote before has its block
+    ] {
+        let disk = MemoryDisk::with(before.clone());
+        let mut log = opened(&disk);
+        let start = disk.files();
+        log.writer.append(&entries).unwrap();
+        let (segment, after) = (segment_name(1), disk.files());
+        let changed = |index: &usize| start[&segment][*index] != after[&segment][*index];
+        let first = (0..after[&segment].len()).find(changed).unwrap();
+        let mut files = after.clone();
+        files.get_mut(&segment).unwrap()[first..first + 40].fill(0); // the first record of the group
+        let of = |files: Files| at(open(&MemoryDisk::with(files).places(), SETTINGS).unwrap().recovered.register);
+        assert_eq!(of(files.clone()), told, "the mark has followed");
+        assert_eq!(of(with_mark_of(&files, &start)), torn, "not told");
+    }
+}
+
+#[test]
 fn a_start_that_is_cut_off_at_any_write_can_be_repeated() {
     let disk = fresh();
     let mut log = written(&disk, 2, 300);
