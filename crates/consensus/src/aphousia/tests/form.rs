@@ -5,6 +5,7 @@ use crate::aphousia::message::{Decided, EnteredView, Message, Position, Proof};
 use crate::conformance::Cluster;
 use proptest::prelude::*;
 use unisono_trusted::{RegisterState, VoteRegister};
+use unisono_types::bounds::HEADER_CHARGE_BYTES;
 use unisono_types::{
     Bytes, Certificate, Digest, Epoch, Message as _, RegisterView, Rejected, ReplicaId, SequenceNumber, Signed, Step,
     Unverified, View, Wish,
@@ -180,6 +181,18 @@ fn a_header_of_wrong_form_is_refused_before_anything_is_compared_with_it() {
     let penalised = |count| Header { penalties: vec![penalty; count], ..right.clone() };
     assert_eq!(received(penalised(3)), Ok(()));
     assert_eq!(received(penalised(4)), Err(Rejected::TooLarge), "more than there are members");
+}
+
+#[test]
+fn a_header_counts_for_what_it_takes_in_a_proof() {
+    let cluster = cluster();
+    let small = block(&cluster, 1, Digest([1; 32]), 0);
+    assert_eq!(small.header_charge(), HEADER_CHARGE_BYTES);
+    let penalties = vec![Penalty { member: ReplicaId(0), count: 1, until: SequenceNumber(9) }; 200];
+    let header = Header { penalties, ..small.header().clone() };
+    let large = Block::new(cluster.membership().configuration().cluster, header, Vec::new());
+    let proof = |headers| Proof { certificates: Vec::new(), headers }.to_bytes().len();
+    assert_eq!(large.header_charge(), proof(vec![large.header_bytes().clone()]) - proof(Vec::new()));
 }
 
 #[test]
