@@ -48,7 +48,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    /// Those that ordinary storms find.
+    /// Those that a search by seed tries.
     pub const ALL: [Self; 15] = [
         Self::QuorumOffByOne,
         Self::GreatestLastForgotten,
