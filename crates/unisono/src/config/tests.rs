@@ -161,7 +161,8 @@ fn settings_that_are_unknown_wrong_or_contradictory_are_refused() {
     check("cluster.toml", &|text| text.replacen("admin_key = \"", "admin_key = \"zz", 1), "not hexadecimal");
     check("cluster.toml", &|text| text.replacen("id = 1", "id = 5", 1), "without gaps");
     check("cluster.toml", &|text| text.replacen("window = 4096", "window = 0", 1), "limits");
-    check("cluster.toml", &|text| text.replacen("block_bytes = 25165824", "block_bytes = 4000000000", 1), "at most");
+    check("cluster.toml", &|text| text.replacen("block_bytes = 25165824", "block_bytes = 500000000", 1), "at most");
+    check("cluster.toml", &|text| text.replacen("block_bytes = 25165824", "block_bytes = 4000000000", 1), "30 bits");
     assert!(ReplicaConfig::load(&replica).is_ok(), "the changes were undone");
 }
 
