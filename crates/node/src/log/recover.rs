@@ -295,6 +295,8 @@ impl Scan {
         let mut torn: Option<(Place, u64, Vec<Entry>)> = None;
         for (mut segment, length) in segments {
             let number = segment.number;
+            // A later start has written the register's state of then behind an earlier torn tail.
+            self.before_tail = None;
             let failed = self.failed("reading", number);
             let first = segment.record_at(SECTOR_BYTES).map_err(&failed)?;
             let start = first.as_ref().filter(|record| record.header.kind == Kind::Start);

@@ -362,11 +362,12 @@ fn a_tail_torn_at_any_byte_is_left_behind_and_nothing_answered_is_lost() {
 
 #[test]
 fn a_vote_whose_block_is_torn_off_was_not_told_unless_the_mark_says_so() {
-    let voted = |sequence: u64| {
-        let (view, step, hash) = (RegisterView(0), Step(sequence), digest(sequence, 0));
+    let voted_in = |view, sequence: u64| {
+        let (view, step, hash) = (RegisterView(view), Step(sequence), digest(sequence, 0));
         let last = VotePosition { view, step, hash };
         Entry::Register(RegisterRecord { id: REGISTER, state: RegisterState { view, step, last } })
     };
+    let voted = |sequence| voted_in(0, sequence);
     let left_view = |view, sequence: u64| {
         let (view, step, hash) = (RegisterView(view), Step(sequence), digest(sequence, 0));
         let state = RegisterState { view, step: Step(0), last: VotePosition { view: RegisterView(0), step, hash } };
@@ -393,6 +394,13 @@ fn a_vote_whose_block_is_torn_off_was_not_told_unless_the_mark_says_so() {
         let of = |files: Files| at(open(&MemoryDisk::with(files).places(), SETTINGS).unwrap().recovered.register);
         assert_eq!(of(files.clone()), told, "the mark has followed");
         assert_eq!(of(with_mark_of(&files, &start)), torn, "not told");
+
+        // The next start writes behind the torn tail, which says nothing any more.
+        let disk = MemoryDisk::with(files);
+        let mut log = opened(&disk);
+        log.writer.append(&[block(3, 0, 10), block(4, 0, 10), voted_in(9, 3)]).unwrap();
+        log.writer.append(&[commit(4, 0)]).unwrap();
+        assert_eq!(of(with_mark_of(&disk.files(), &start)), (9, 3), "also by an older mark");
     }
 }
 
