@@ -74,6 +74,8 @@ pub struct World {
     /// See [`Plan::is_calm`].
     is_calm: bool,
     bounds: Bounds,
+    /// Until when the newest notice of a link is under way, by node and replica.
+    noticed: BTreeMap<(usize, usize), u64>,
     /// The greatest that a correct clock read before it was set, and when that was.
     greatest_clock: (u64, u64),
     /// Who sent what is handled just now, if that is a replica.
@@ -185,6 +187,7 @@ impl World {
             agreed: 0,
             is_calm: plan.is_calm(),
             bounds: Bounds::new(plan.replicas),
+            noticed: BTreeMap::new(),
             greatest_clock: (0, 0),
             speaker: None,
             checked: parts.checked,

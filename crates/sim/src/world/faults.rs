@@ -107,15 +107,23 @@ impl World {
             }
         }
         for client in 0..self.actors.len() {
-            let at = self.now + self.random.between(100, 5_000);
+            let at = self.notices_at(self.hosts.len() + client, replica);
             self.schedule(at, Event::ClientLink { client, replica, up });
         }
+    }
+
+    /// When a node notices what becomes of its link to a replica: in the order in which it happens.
+    fn notices_at(&mut self, node: usize, replica: usize) -> u64 {
+        let at = self.now + self.random.between(100, 5_000);
+        let latest = self.noticed.entry((node, replica)).or_default();
+        *latest = at.max(*latest);
+        *latest
     }
 
     pub(super) fn link_hint(&mut self, at_replica: usize, peer: usize, up: bool) {
         let host = &self.hosts[at_replica];
         let (life, cores) = (host.life, host.cores.len());
-        let at = self.now + self.random.between(100, 5_000);
+        let at = self.notices_at(at_replica, peer);
         for core in 0..cores {
             let input = Box::new(Input::Link { peer: ReplicaId(peer as u16), up });
             self.schedule(at, Event::Inner { replica: at_replica, core, life, input });
