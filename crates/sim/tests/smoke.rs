@@ -127,7 +127,7 @@ fn hard(seeds: std::ops::Range<u64>) -> Vec<Plan> {
 #[test]
 fn liars_take_part_to_the_end_lie_in_all_ways_and_machines_have_work_to_do() {
     let mut report = Report::default();
-    for mut plan in hard(0..150).into_iter().filter(|plan| !plan.liars.is_empty()) {
+    for mut plan in hard(0..250).into_iter().filter(|plan| !plan.liars.is_empty()) {
         // Every second liar knows all ways to bend a statement, so that few seeds show them all.
         for liar in plan.liars.iter_mut().filter(|liar| liar.replica % 2 == 0) {
             (liar.bends, liar.bend_kinds) = (400, u64::MAX);
