@@ -212,7 +212,7 @@ fn minutes_of_slowness_and_jumping_clocks_run_the_same_twice() {
 const PLANTED_SEEDS: u64 = 60;
 
 /// So few seeds miss one now and then, whenever a run changes; the long run must find all.
-const MISSED_MAX: usize = 3;
+const MISSED_MAX: usize = 5;
 
 /// Bugs that take more seeds: where this test begins to look for them, so that it need not run them all.
 const SELDOM: [(&str, u64); 1] = [("skipped-views-count", 100)];
