@@ -244,14 +244,20 @@ fn limits_are_told_before_anything_is_sent() {
     assert_eq!((cluster.completed.len(), cluster.client.room()), (3, 3));
 }
 
-#[test]
-fn large_operations_wait_here_until_there_is_room_for_them() {
+/// An open session where one operation of 2 000 bytes fills most of a block.
+fn of_small_blocks(seed: u64) -> Cluster {
     let limits = |limits: &mut Limits| {
         (limits.operation_bytes, limits.frame_bytes, limits.block_bytes) = (2_000, 2_500, 3_000);
     };
-    let mut cluster = Cluster::with(19, membership(3, limits));
+    let mut cluster = Cluster::with(seed, membership(3, limits));
     cluster.input(Input::Start);
     cluster.pass(50_000);
+    cluster
+}
+
+#[test]
+fn large_operations_wait_here_until_there_is_room_for_them() {
+    let mut cluster = of_small_blocks(19);
     let large = "x".repeat(2_000);
     let numbers: Vec<RequestNumber> = (0..10).map(|_| cluster.invoke(&large)).collect();
     cluster.peers.iter_mut().for_each(|peer| (peer.manner, _) = (Manner::Silent, peer.frames.clear()));
@@ -265,12 +271,7 @@ fn large_operations_wait_here_until_there_is_room_for_them() {
 
 #[test]
 fn a_large_operation_that_waits_inside_the_service_does_not_hold_back_what_it_waits_for() {
-    let limits = |limits: &mut Limits| {
-        (limits.operation_bytes, limits.frame_bytes, limits.block_bytes) = (2_000, 2_500, 3_000);
-    };
-    let mut cluster = Cluster::with(20, membership(3, limits));
-    cluster.input(Input::Start);
-    cluster.pass(50_000);
+    let mut cluster = of_small_blocks(20);
     let parks = format!("park{}", " ".repeat(1_900));
     let parked: Vec<RequestNumber> = (0..4).map(|_| cluster.call(&parks)).collect();
     let wakes = cluster.call("wake");

@@ -270,12 +270,18 @@ fn an_entry_shown_to_one_follower_is_told_to_the_leader_before_it_accuses() {
     assert_eq!(view(&network), View(0));
 }
 
-#[test]
-fn a_follower_that_was_stopped_accuses_nobody_when_it_goes_on() {
-    let mut network = network::<Aphousia>(None);
+/// A network that has decided the first 19 frames.
+fn network_at_work() -> Network<Aphousia> {
+    let mut network = network(None);
     for number in 1..20 {
         decide(&mut network, number, SECOND);
     }
+    network
+}
+
+#[test]
+fn a_follower_that_was_stopped_accuses_nobody_when_it_goes_on() {
+    let mut network = network_at_work();
     for number in 20..60 {
         let frame = network.cluster().frame(number, b"x");
         network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
@@ -288,10 +294,7 @@ fn a_follower_that_was_stopped_accuses_nobody_when_it_goes_on() {
 
 #[test]
 fn a_follower_that_has_waited_for_long_before_it_is_stopped_accuses_nobody_either() {
-    let mut network = network::<Aphousia>(None);
-    for number in 1..20 {
-        decide(&mut network, number, SECOND);
-    }
+    let mut network = network_at_work();
     for number in 20..60 {
         let frame = network.cluster().frame(number, b"x");
         let hesitates = 70_000 + 2_000 * (number - 20);
