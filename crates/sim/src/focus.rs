@@ -12,6 +12,10 @@ use unisono_types::Limits;
 const FOCUS_EVERY: u64 = 5;
 const FOCUS_REMAINDER: u64 = 3;
 
+/// One seed in so many has a world where all are far from each other, those with this remainder.
+const FAR_EVERY: u64 = 50;
+const FAR_REMAINDER: u64 = 1;
+
 /// What a plan is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Theme {
@@ -33,11 +37,14 @@ impl Theme {
 
 /// The plan of a seed that has one of these.
 pub(crate) fn plan(seed: u64) -> Option<Plan> {
+    let mut random = Random::new(seed ^ 0x0066_6f63_7573);
+    let r = &mut random;
+    if seed % FAR_EVERY == FAR_REMAINDER {
+        return Some(far(seed, r));
+    }
     if seed % FOCUS_EVERY != FOCUS_REMAINDER {
         return None;
     }
-    let mut random = Random::new(seed ^ 0x0066_6f63_7573);
-    let r = &mut random;
     let mut plan = calm(seed, r);
     match r.pick(&Theme::ALL) {
         Theme::Clocks => clocks(&mut plan, r),
@@ -71,6 +78,14 @@ fn calm(seed: u64, r: &mut Random) -> Plan {
         after_calm: true,
         ..Plan::wide(seed)
     }
+}
+
+/// Every message takes seconds, for minutes, and nothing else is wrong.
+fn far(seed: u64, r: &mut Random) -> Plan {
+    let (begin, length) = (SECOND, 300 * SECOND);
+    let delay = r.between(2, 6) * SECOND;
+    let (faults, heal_at) = (vec![(begin, Fault::SlowNetwork { delay, length })], begin + length);
+    Plan { faults, heal_at, think: SECOND, ..calm(seed, r) }
 }
 
 /// A liar that leads first.
@@ -134,8 +149,8 @@ mod tests {
 
     #[test]
     fn each_theme_is_drawn_often_in_a_world_that_stays_within_its_bounds() {
-        let plans: Vec<Plan> = (0..500).filter_map(plan).collect();
-        assert_eq!(plans.len(), 100);
+        let (far, plans): (Vec<Plan>, Vec<Plan>) = (0..500).filter_map(plan).partition(Plan::is_far);
+        assert_eq!((far.len(), plans.len()), (10, 100));
         let often = |what: fn(&Plan) -> bool| assert!(plans.iter().filter(|plan| what(plan)).count() >= 10);
         often(|plan| plan.liars.iter().any(|liar| liar.pushes_time) && !plan.is_calm());
         often(|plan| plan.liars.iter().any(|liar| liar.clock_permille.is_some()) && plan.is_calm());

@@ -669,10 +669,21 @@ impl Plan {
     #[must_use]
     pub fn is_calm(&self) -> bool {
         let of_client = |fault: &Fault| matches!(fault, Fault::Clog { from, .. } if *from >= self.replicas);
+        self.is_in_order() && self.faults.iter().all(|(_, fault)| of_client(fault))
+    }
+
+    /// Whether nothing is wrong but that every message takes long.
+    #[must_use]
+    pub fn is_far(&self) -> bool {
+        let far = |fault: &Fault| matches!(fault, Fault::SlowNetwork { .. });
+        self.is_in_order() && !self.faults.is_empty() && self.faults.iter().all(|(_, fault)| far(fault))
+    }
+
+    fn is_in_order(&self) -> bool {
         let NetworkPlan { loss_permille, straggler_permille, delay_max, .. } = self.network;
         let in_order = loss_permille == 0 && straggler_permille == 0 && delay_max <= MILLISECOND;
         let fast = self.disk.1 <= MILLISECOND && self.storage.fails == 0 && self.speed.slow == 0;
-        in_order && fast && self.clocks.0 < SECOND / 4 && self.faults.iter().all(|(_, fault)| of_client(fault))
+        in_order && fast && self.clocks.0 < SECOND / 4
     }
 
     /// Within how long everything outstanding must be done when everything has healed, or when it is asked for later.

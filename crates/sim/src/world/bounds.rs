@@ -64,6 +64,9 @@ pub(super) struct Bounds {
 /// A large block that nobody announces may cost a view.
 const VIEWS_MAX: u32 = 1;
 
+/// Where all are far from each other the time-out is doubled from 150 ms to a minute, and no further view is left.
+const FAR_VIEWS_MAX: u32 = 9;
+
 /// How a replica gets on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Deciding {
@@ -196,6 +199,9 @@ impl World {
 
     /// At the end of a calm time.
     pub(super) fn check_patience(&mut self) {
+        if self.plan.is_far() {
+            return self.check_views(FAR_VIEWS_MAX);
+        }
         if !self.is_calm {
             return;
         }
@@ -208,10 +214,17 @@ impl World {
             let text = format!("in a calm world a request waited {longest} ms to be ordered, all together {all} ms");
             self.checker.report(Property::PromptService, text);
         }
+        self.check_views(if self.plan.large > 0 { VIEWS_MAX } else { 0 });
+    }
+
+    /// Nothing but a liar makes correct replicas leave more views.
+    fn check_views(&mut self, tolerated: u32) {
         let views = self.correct().map(|replica| self.progress(replica).view.0).max().unwrap_or_default();
-        let tolerated = if self.plan.large > 0 { VIEWS_MAX } else { 0 };
         if self.plan.liars.is_empty() && views > tolerated {
-            let text = format!("{views} views were left in a calm world without liars");
+            let text = format!(
+                "{views} views were left in a world without liars where only this is wrong: {:?}",
+                self.plan.faults
+            );
             self.checker.report(Property::LastingLeaders, text);
         }
     }
