@@ -183,6 +183,15 @@ impl Machine {
         }
     }
 
+    /// Whether a sync succeeds now.
+    fn sync(&mut self) -> io::Result<()> {
+        if self.armed == Some(Failure::Sync) {
+            self.armed = None;
+            return Err(io::Error::other("the sync failed"));
+        }
+        Ok(())
+    }
+
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -237,6 +246,7 @@ impl log::Disk for Directory {
     fn sync_directory(&self) -> io::Result<()> {
         let mut machine = self.disk.machine();
         machine.operation()?;
+        machine.sync()?;
         let of_directory = machine.files.iter_mut().filter(|(name, _)| name.starts_with(&self.prefix));
         of_directory.for_each(|(_, file)| file.named = true);
         Ok(())
@@ -279,17 +289,13 @@ impl DiskFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut machine = self.disk.machine();
         machine.operation()?;
-        let fails = machine.armed == Some(Failure::Sync);
-        if fails {
-            machine.armed = None;
-        }
+        let outcome = machine.sync();
         let file = machine.file(&self.name)?;
-        if fails {
-            file.dropped = file.unsynced.len();
-            return Err(io::Error::other("the sync failed"));
+        match outcome {
+            Ok(()) => file.sync(),
+            Err(_) => file.dropped = file.unsynced.len(),
         }
-        file.sync();
-        Ok(())
+        outcome
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -151,6 +151,7 @@ impl MarkFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
             Err(error) => return Err(found.failed("opening")(error)),
         };
+        found.disk.sync_directory().map_err(found.failed("syncing the directory of"))?;
         let mut newest: Option<(u64, Mark)> = None;
         for slot in [0, SLOT_BYTES] {
             let mut bytes = [0; BYTES];

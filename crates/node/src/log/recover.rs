@@ -261,9 +261,12 @@ impl Scan {
         Ok(segments)
     }
 
-    /// Writes the newest segment's header and newest whole group once more, and syncs. After a failed sync a system may
-    /// show what is not on its disk and never bring it there; the process before this one may have ended for that.
+    /// Makes durable what the process before this one may have left undone: the names of its files, and, written once
+    /// more, the newest segment's header and newest whole group. After a failed sync a system may show what is not on its
+    /// disk and never bring it there.
     fn write_again(&self, tail: &Tail) -> Result<(), StorageError> {
+        let syncing = |error| StorageError::io("syncing the directory", &self.disk.path(""), error);
+        self.disk.sync_directory().map_err(syncing)?;
         let end = match tail {
             Tail::Whole { last: None, .. } => return Ok(()),
             Tail::Whole { at, .. } => *at,

@@ -2,7 +2,7 @@
 
 use super::record::{HEADER_BYTES, segment_name};
 use super::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use unisono_trusted::RegisterState;
 use unisono_types::{Incarnation, PublicKey, RegisterView, Step, VotePosition};
@@ -16,14 +16,20 @@ struct MemoryDisk(Arc<Mutex<Memory>>);
 struct Memory {
     /// What reads see.
     now: Files,
-    /// What a crash leaves.
+    /// What a crash leaves, of files whose names it leaves.
     synced: Files,
+    named: BTreeSet<String>,
     /// Writes and syncs until everything fails, and how.
     fails_after: Option<(u64, io::ErrorKind)>,
     operations: u64,
 }
 
 impl Memory {
+    fn left(&self) -> Files {
+        let named = self.synced.iter().filter(|(name, _)| self.named.contains(*name));
+        named.map(|(name, bytes)| (name.clone(), bytes.clone())).collect()
+    }
+
     fn operation(&mut self) -> io::Result<()> {
         self.operations += 1;
         match self.fails_after {
@@ -35,7 +41,8 @@ impl Memory {
 
 impl MemoryDisk {
     fn with(files: Files) -> Self {
-        Self(Arc::new(Mutex::new(Memory { now: files.clone(), synced: files, ..Memory::default() })))
+        let named = files.keys().cloned().collect();
+        Self(Arc::new(Mutex::new(Memory { now: files.clone(), synced: files, named, ..Memory::default() })))
     }
 
     fn files(&self) -> Files {
@@ -44,13 +51,18 @@ impl MemoryDisk {
 
     /// What is left when the power fails now.
     fn crashed(&self) -> Self {
-        Self::with(self.0.lock().unwrap().synced.clone())
+        Self::with(self.0.lock().unwrap().left())
+    }
+
+    /// The same machine for another process: what was not synced is seen and not safe.
+    fn killed(&self) -> Self {
+        Self(Arc::new(Mutex::new(Memory { fails_after: None, ..self.0.lock().unwrap().clone() })))
     }
 
     /// The same, and what of the mark was written and not synced is neither what it was nor what it should be.
     fn crashed_in_the_mark(&self) -> Self {
         let memory = self.0.lock().unwrap();
-        let mut files = memory.synced.clone();
+        let mut files = memory.left();
         if let Some(synced) = files.get_mut(MARK_FILE) {
             let written = synced.iter_mut().zip(&memory.now[MARK_FILE]).filter(|(synced, now)| synced != now);
             written.for_each(|(synced, now)| *synced = !*now);
@@ -99,15 +111,11 @@ impl Disk for MemoryDisk {
     fn sync_directory(&self) -> io::Result<()> {
         let mut memory = self.0.lock().unwrap();
         memory.operation()?;
-        let names: Vec<_> = memory.now.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect();
-        let kept: Files = names
-            .into_iter()
-            .map(|(name, length)| {
-                let synced = memory.synced.get(&name).cloned().unwrap_or_else(|| vec![0; length]);
-                (name, synced)
-            })
-            .collect();
-        memory.synced = kept;
+        let Memory { now, synced, named, .. } = &mut *memory;
+        for (name, bytes) in &*now {
+            synced.entry(name.clone()).or_insert_with(|| vec![0; bytes.len()]);
+        }
+        *named = now.keys().cloned().collect();
         Ok(())
     }
 
@@ -143,11 +151,7 @@ impl DiskFile for MemoryFile {
         let mut memory = self.0.0.lock().unwrap();
         memory.operation()?;
         let bytes = memory.now[&self.1].clone();
-        if let Some(synced) = memory.synced.get_mut(&self.1) {
-            *synced = bytes;
-        } else {
-            memory.synced.insert(self.1.clone(), bytes);
-        }
+        memory.synced.insert(self.1.clone(), bytes);
         Ok(())
     }
 
@@ -677,6 +681,23 @@ fn a_start_that_loses_its_power_at_any_write_after_a_kill_finds_a_mark_again() {
         for left in [disk.crashed(), disk.crashed_in_the_mark()] {
             assert_eq!(version(&opened(&left).recovered), Some(5), "after {operations} operations");
         }
+    }
+}
+
+#[test]
+fn after_a_kill_at_any_write_nothing_hangs_by_what_was_not_synced() {
+    for operations in 0..120 {
+        let disk = fresh();
+        let mut log = opened(&disk);
+        disk.fail_after(operations, io::ErrorKind::Other);
+        let group = |version: u8| [block(version.into(), 0, 700), register(version)];
+        let answered = (1..=20).take_while(|version| log.writer.append(&group(*version)).is_ok()).count();
+        let disk = disk.killed();
+        let mut log = opened(&disk);
+        let next = version(&log.recovered).unwrap_or(0) + 1;
+        assert!(usize::from(next) > answered, "after {operations} operations");
+        log.writer.append(&group(next)).unwrap();
+        assert_eq!(version(&opened(&disk.crashed()).recovered), Some(next), "after {operations} operations");
     }
 }
 

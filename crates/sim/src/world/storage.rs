@@ -61,6 +61,9 @@ impl World {
                 self.checker.report(Property::Durability, text);
             }
         }
+        if let Some(lost) = recovered.lost {
+            self.trace.line(self.now, || format!("replica {replica} finds that {lost}: its register is silent"));
+        }
         let host = &mut self.hosts[replica];
         host.lost = recovered.lost.is_some();
         let store =

@@ -13,10 +13,8 @@ pub(super) const FILE: &str = "two-histories";
 pub(super) fn keep(directory: &Path, reason: &str) -> String {
     let path = directory.join(FILE);
     let write = || {
-        let mut file = File::create(&path)?;
-        file.write_all(reason.as_bytes())?;
-        file.sync_all()?;
-        File::open(directory)?.sync_all()
+        File::create(&path)?.write_all(reason.as_bytes())?;
+        sync(directory)
     };
     if let Err(error) = write() {
         // The replica halts all the same; only a restart would forget it.
@@ -29,10 +27,20 @@ pub(super) fn keep(directory: &Path, reason: &str) -> String {
 pub(super) fn found(directory: &Path) -> Result<Option<String>, NodeError> {
     let path = directory.join(FILE);
     match fs::read_to_string(&path) {
-        Ok(reason) => Ok(Some(text(&path, &reason))),
+        Ok(reason) => {
+            // That process may have ended before it was durable.
+            sync(directory)
+                .map_err(|source| NodeError::System { operation: "syncing the file two-histories", source })?;
+            Ok(Some(text(&path, &reason)))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(NodeError::System { operation: "reading the file two-histories", source }),
     }
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory.join(FILE))?.sync_all()?;
+    File::open(directory)?.sync_all()
 }
 
 fn text(path: &Path, reason: &str) -> String {
