@@ -299,6 +299,9 @@ pub enum Record {
         /// The transferable commit certificate, as the algorithm encodes it.
         proof: Bytes,
     },
+    /// What the replica's clock has shown at best since its newest decision, in microseconds since 1970: kept beside the
+    /// register's next state. Losing it costs patience with clocks that are set back, nothing else.
+    Clock(u64),
     /// Nothing: answered when everything before it is durable.
     Barrier,
 }

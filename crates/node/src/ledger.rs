@@ -90,14 +90,15 @@ impl<R: KeptRegister> Ledger<R> {
 
     /// A write; its promise comes with its group.
     pub fn persist(&mut self, id: PersistId, record: Record) {
-        // A commit can be derived again: nothing waits for it.
-        self.urgent |= !matches!(record, Record::Commit { .. });
+        // Neither a commit, which can be derived again, nor the clock is waited for.
+        self.urgent |= !matches!(record, Record::Commit { .. } | Record::Clock(_));
         match record {
             Record::Block { sequence, hash, bytes } => {
                 self.blocks.push_back((self.ticket, sequence));
                 self.entries.push(Entry::Block { sequence, hash, bytes });
             }
             Record::Commit { sequence, hash, proof } => self.entries.push(Entry::Commit { sequence, hash, proof }),
+            Record::Clock(clock) => self.entries.push(Entry::Clock(clock)),
             Record::Barrier => {}
         }
         self.promises.push(Promise::Persisted(id));

@@ -108,6 +108,8 @@ pub enum Entry {
     Register(RegisterRecord),
     /// The vote register must stay silent: goes into its mark.
     Lost(Lost),
+    /// What the replica's clock has shown: goes into the mark with the register's next state.
+    Clock(u64),
 }
 
 impl Entry {
@@ -117,7 +119,7 @@ impl Entry {
         match self {
             Self::Block { bytes, .. } | Self::Commit { proof: bytes, .. } => bytes.len(),
             Self::Register(_) => RegisterRecord::BYTES,
-            Self::Lost(_) => 0,
+            Self::Lost(_) | Self::Clock(_) => 0,
         }
     }
 }

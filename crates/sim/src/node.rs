@@ -266,7 +266,7 @@ impl Probe for Watch {
             Record::Commit { sequence, hash, .. } => {
                 self.0.push(Observation::Committed { sequence: *sequence, hash: *hash });
             }
-            Record::Barrier => {}
+            Record::Clock(_) | Record::Barrier => {}
         }
     }
 

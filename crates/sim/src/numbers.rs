@@ -235,7 +235,7 @@ impl<A: Algorithm> Numbers<A> {
                             let (sequence, hash) = (*sequence, *hash);
                             effects.push(Effect::Observe(Observation::Committed { sequence, hash }));
                         }
-                        Record::Barrier => {}
+                        Record::Clock(_) | Record::Barrier => {}
                     }
                     self.ledger.persist(id, record);
                 }

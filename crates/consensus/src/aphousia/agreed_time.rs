@@ -23,7 +23,7 @@
 
 use super::{Instance, Message, Node, Rules};
 use crate::Output;
-use alloc::vec::Vec;
+use alloc::{collections::BTreeSet, vec::Vec};
 use unisono_types::{Digest, Time, Timestamp};
 
 /// D * 4^k grows no further: beyond it leadership reaches a replica whose clock is not ahead, which all can follow.
@@ -40,6 +40,8 @@ pub(super) struct AgreedTime {
     since: u64,
     /// The greatest lead of my clock over the monotonic one since c.
     clock_lead: i128,
+    /// What my clock had shown at best when the process before this one voted last.
+    before: u64,
     /// k.
     time_outs: u32,
     /// The earliest moment at which something that waits for time becomes timely, as of the newest input.
@@ -68,8 +70,14 @@ fn clock_lead(now: Time) -> i128 {
 }
 
 impl AgreedTime {
+    /// Before the start, with what the clock had shown at best before.
+    pub(super) fn recovered(clock: u64) -> Self {
+        Self { before: clock, ..Self::default() }
+    }
+
     pub(super) fn start(&mut self, newest: Timestamp, now: Time) {
-        (self.newest, self.since, self.clock_lead) = (newest, now.monotonic, clock_lead(now));
+        let before = Time { wall: self.before, ..now };
+        (self.newest, self.since, self.clock_lead) = (newest, now.monotonic, clock_lead(now).max(clock_lead(before)));
     }
 
     /// What my clock shows counts until c moves on.
@@ -78,7 +86,7 @@ impl AgreedTime {
     }
 
     /// My clock as it was at best since c.
-    fn clock(&self, now: Time) -> u64 {
+    pub(super) fn clock(&self, now: Time) -> u64 {
         u64::try_from(i128::from(now.monotonic) + self.clock_lead).unwrap_or(now.wall)
     }
 
@@ -139,7 +147,7 @@ impl<R: Rules> Instance<R> {
     pub(super) fn is_timely(&mut self, hash: &Digest, now: Time) -> bool {
         let Some(node) = self.chain.nodes.get(hash) else { return true }; // decided
         let wait = self.wait_micros(node.header().timestamp, now);
-        if wait == 0 || self.has_voted_for_time_of(node) {
+        if wait == 0 || self.has_voted_for_time_of(node) || self.is_vouched_for(node) {
             return true;
         }
         self.time.wake_at(now.monotonic.saturating_add(wait));
@@ -157,6 +165,25 @@ impl<R: Rules> Instance<R> {
             at = self.chain.nodes.get(&node.header().parent);
         }
         false
+    }
+
+    /// Whether f+1 members have voted for this stamp, in a block with it below this one or above that: one of them is
+    /// correct and has found it timely.
+    fn is_vouched_for(&self, node: &Node) -> bool {
+        let timestamp = node.header().timestamp;
+        let mut first = node;
+        let parent = |node: &Node| self.chain.nodes.get(&node.header().parent);
+        while let Some(below) = parent(first).filter(|below| below.header().timestamp == timestamp) {
+            first = below;
+        }
+        let first = first.block.hash();
+        let above = self.chain.nodes.iter().filter(|(hash, _)| self.chain.path(hash).contains(&first));
+        let mut voters = BTreeSet::new();
+        for (hash, node) in above {
+            voters.extend(node.votes.keys().copied());
+            voters.extend(self.changes.who_stand_on(hash));
+        }
+        voters.len() >= self.settings.membership.quorum().one_correct()
     }
 
     /// A new c, which has been here since `since`.

@@ -10,7 +10,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use unisono_types::{RegisterView, ReplicaId, Signed, Time, View, ViewChange, VotePosition, Wish};
+use unisono_types::{Digest, RegisterView, ReplicaId, Signed, Time, View, ViewChange, VotePosition, Wish};
 
 /// Longest retry interval, however long the round trips: a healed partition is noticed within this time.
 const RETRY_MICROS_MAX: u64 = 5_000_000;
@@ -82,6 +82,11 @@ impl Changes {
     /// Whether a view change names this as the last vote.
     pub(super) fn is_last(&self, position: &VotePosition) -> bool {
         self.changes.values().any(|change| change.last == *position)
+    }
+
+    /// The replicas whose view changes name this block as their last vote.
+    pub(super) fn who_stand_on(&self, hash: &Digest) -> impl Iterator<Item = ReplicaId> {
+        self.changes.values().filter(move |change| change.last.hash == *hash).map(|change| change.replica)
     }
 
     /// The greatest view that `count` replicas wish for or beyond, with those wishes.

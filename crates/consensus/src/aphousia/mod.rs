@@ -142,6 +142,8 @@ pub struct Recovered {
     pub blocks: Vec<Bytes>,
     /// The proof of that [`Record::Commit`].
     pub proof: Option<Bytes>,
+    /// The last [`Record::Clock`]; 0 when there is none.
+    pub clock: u64,
 }
 
 /// What the register said last, and what it was asked since.
@@ -247,7 +249,7 @@ impl<R: Rules> Instance<R> {
             pending,
             forwarding: Forwarding::default(),
             changes: Changes::default(),
-            time: AgreedTime::default(),
+            time: AgreedTime::recovered(recovered.clock),
             distance: Distance::default(),
             watch: Watch::default(),
             catchup: CatchUp::default(),

@@ -8,7 +8,7 @@
 use super::block::{Header, Justification, inline_digest};
 use super::message::Message;
 use super::{Block, Call, CertifiedBlock, Instance, Node, Rules, rules};
-use crate::Output;
+use crate::{Output, Record};
 use alloc::vec::Vec;
 use unisono_types::bounds::HEADER_CHARGE_BYTES;
 use unisono_types::{Digest, ReplicaId, Step, Time, View, ViewChange};
@@ -184,7 +184,7 @@ impl<R: Rules> Instance<R> {
             let last = self.seat.last.hash;
             self.secure(&last, outbox);
             self.seat.call = Some(Call::Advance(target));
-            self.distance.register_asked(now);
+            self.register_asked(now, outbox);
             outbox.push(Output::Advance { view: self.register_view(target) });
         } else if self.is_far_behind() {
             // The others decide without this vote; catching up comes first.
@@ -193,9 +193,15 @@ impl<R: Rules> Instance<R> {
             let Some(node) = self.chain.nodes.get(&hash) else { return };
             let vote = node.block.position();
             self.seat.call = Some(Call::Certify(vote));
-            self.distance.register_asked(now);
+            self.register_asked(now, outbox);
             outbox.push(Output::Certify { view: vote.view, step: vote.step, hash });
         }
+    }
+
+    /// What the clock has shown goes to the disk with each statement: a restart must not forget it.
+    fn register_asked(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
+        self.distance.register_asked(now);
+        self.persist(Record::Clock(self.time.clock(now)), outbox);
     }
 
     /// The next own block that the register has not stood by, its parent valid. Only of those built since the start:

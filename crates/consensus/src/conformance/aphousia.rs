@@ -35,6 +35,7 @@ impl<R: Variant> Subject for Instance<R> {
             proof: committed.as_ref().map(|(.., proof)| proof.clone()),
             committed: committed.map(|(sequence, hash, bytes, _)| (sequence, hash, bytes)),
             blocks: disk.above(),
+            clock: disk.clock,
         };
         Self::with_rules(R::of(cluster), settings, recovered)
     }

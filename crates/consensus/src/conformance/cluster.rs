@@ -140,12 +140,14 @@ pub struct Disk {
     pub commits: BTreeMap<SequenceNumber, (Digest, Bytes)>,
     /// What was decided up to the newest commit record, in order: place and hash.
     pub decided: BTreeMap<SequenceNumber, Digest>,
+    /// The last clock record.
+    pub clock: u64,
 }
 
 impl Default for Disk {
     fn default() -> Self {
         let register = RegisterState { view: RegisterView(0), step: Step(0), ..RegisterState::default() };
-        Self { register, blocks: BTreeMap::new(), commits: BTreeMap::new(), decided: BTreeMap::new() }
+        Self { register, blocks: BTreeMap::new(), commits: BTreeMap::new(), decided: BTreeMap::new(), clock: 0 }
     }
 }
 
@@ -159,6 +161,7 @@ impl Disk {
             Record::Commit { sequence, hash, proof } => {
                 self.commits.insert(sequence, (hash, proof));
             }
+            Record::Clock(clock) => self.clock = clock,
             Record::Barrier => {}
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   register.mark   two slots in pages of their own; the whole one with the greater count holds
-//!   slot            "unimark2" 8 | count 8 | register's name, BLAKE3 32 | generation 8 | segment 8
-//!                   | floor: view 8 step 8 | bound: view 8 step 8 | lost 1 | BLAKE3 of all before, 32
+//!   slot            "unimark3" 8 | count 8 | register's name, BLAKE3 32 | generation 8 | segment 8
+//!                   | floor: view 8 step 8 | bound: view 8 step 8 | clock 8 | lost 1 | BLAKE3 of all before, 32
 //! ```
 //! A vote register that starts from an older state, or from none, could vote against its own votes. Its records stand in
 //! the log; a log that is emptied, cut short or replaced by an older copy does not say so itself. The mark does:
@@ -13,6 +13,8 @@
 //!   are equal. The bound is raised before a position beyond it is written, ahead of need. The floor follows each group
 //!   of the log.
 //! * `segment` is the newest segment of the log.
+//! * `clock` is no part of this: what the replica's clock had shown at best with the floor, so that a replica which
+//!   restarts after clocks were set back is as patient as before.
 //!
 //! ```text
 //!   counts      41 synced      42 follows the log, unsynced      42 synced      43 follows      ...
@@ -41,8 +43,8 @@ pub const MARK_FILE: &str = "register.mark";
 /// Distance of the two slots: no disk writes both as one.
 const SLOT_BYTES: u64 = 4096;
 const FILE_BYTES: u64 = 2 * SLOT_BYTES;
-const MAGIC: &[u8; 8] = b"unimark2";
-const BYTES: usize = 8 + 8 + 32 + 8 + 8 + 32 + 1 + 32;
+const MAGIC: &[u8; 8] = b"unimark3";
+const BYTES: usize = 8 + 8 + 32 + 8 + 8 + 32 + 8 + 1 + 32;
 
 /// Views reserved ahead, so that leaving a view seldom costs an extra write.
 const VIEWS_AHEAD: u64 = 8;
@@ -65,6 +67,8 @@ pub struct Mark {
     pub floor: RegisterPlace,
     /// Nor beyond this.
     pub bound: RegisterPlace,
+    /// What the replica's clock had shown at best when the floor was set, in microseconds since 1970.
+    pub clock: u64,
     /// The register must not be used any more.
     pub lost: Option<Lost>,
 }
@@ -224,6 +228,11 @@ impl MarkFile {
         })
     }
 
+    /// Goes into the mark with the next floor.
+    pub(super) fn clock_showed(&mut self, clock: u64) {
+        self.mark.get_or_insert_default().clock = clock;
+    }
+
     /// This state is durable and not yet reported. A failed write ends the replica although the log is safe: with a floor
     /// that silently stays behind, an older copy of the log would pass.
     pub(super) fn durable(&mut self, state: RegisterState) -> Result<(), StorageError> {
@@ -285,7 +294,7 @@ impl MarkFile {
 impl Default for Mark {
     fn default() -> Self {
         let nowhere = (RegisterView(0), Step(0));
-        Self { generation: 0, segment: 0, floor: nowhere, bound: nowhere, lost: None }
+        Self { generation: 0, segment: 0, floor: nowhere, bound: nowhere, clock: 0, lost: None }
     }
 }
 
@@ -295,7 +304,7 @@ fn encode(count: u64, name: Digest, mark: &Mark) -> Vec<u8> {
     bytes.extend_from_slice(&count.to_le_bytes());
     bytes.extend_from_slice(&name.0);
     let (floor, bound) = (mark.floor, mark.bound);
-    for number in [mark.generation, mark.segment, floor.0.0, floor.1.0, bound.0.0, bound.1.0] {
+    for number in [mark.generation, mark.segment, floor.0.0, floor.1.0, bound.0.0, bound.1.0, mark.clock] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     let lost = Lost::ALL.iter().position(|lost| Some(*lost) == mark.lost).map_or(0, |index| index + 1);
@@ -314,11 +323,12 @@ fn decode(bytes: &[u8], name: Digest) -> Option<(u64, Mark)> {
     }
     let number = |at: usize| u64::from_le_bytes(*content[at..].first_chunk().expect("within the content"));
     let place_at = |at: usize| (RegisterView(number(at)), Step(number(at + 8)));
-    let lost = match content[96] {
+    let lost = match content[104] {
         0 => None,
         code => Some(*Lost::ALL.get(usize::from(code) - 1)?),
     };
-    let mark = Mark { generation: number(48), segment: number(56), floor: place_at(64), bound: place_at(80), lost };
+    let (floor, bound, clock) = (place_at(64), place_at(80), number(96));
+    let mark = Mark { generation: number(48), segment: number(56), floor, bound, clock, lost };
     Some((number(8), mark))
 }
 
@@ -340,6 +350,7 @@ mod tests {
         segment: 3,
         floor: (RegisterView(2), Step(7)),
         bound: (RegisterView(10), Step(0)),
+        clock: 0,
         lost: None,
     };
 

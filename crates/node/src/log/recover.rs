@@ -55,6 +55,8 @@ pub struct Recovered {
     pub torn: Option<String>,
     /// Register records of which one copy was damaged.
     pub damaged_copies: u64,
+    /// What the replica's clock had shown at best when it voted last.
+    pub clock: u64,
 }
 
 impl From<&Recovered> for aphousia::Recovered {
@@ -65,6 +67,7 @@ impl From<&Recovered> for aphousia::Recovered {
             proof: committed.map(|block| block.proof.clone()),
             committed: committed.map(|block| (block.sequence, block.hash, block.bytes.clone())),
             blocks: found.blocks.clone(),
+            clock: found.clock,
         }
     }
 }
@@ -111,6 +114,7 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
     scan.withdraw_untold(mark.mark())?;
     let register = scan.register()?;
     let found = Found { generation: scan.generation, register, segment: newest_segment };
+    let clock = mark.mark().map_or(0, |mark| mark.clock);
     let lost = mark.lost().or_else(|| (settings.judge)(mark.mark(), &found));
     if let Some(lost) = lost {
         mark.lose(lost)?;
@@ -146,6 +150,7 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
     let mut recovered = scan.recovered(&reader, cut)?;
     recovered.register = register.unwrap_or_default();
     recovered.lost = lost;
+    recovered.clock = clock;
     Ok(Opened { recovered, reader, writer })
 }
 

@@ -702,6 +702,20 @@ fn after_a_kill_at_any_write_nothing_hangs_by_what_was_not_synced() {
 }
 
 #[test]
+fn what_the_clock_has_shown_is_there_with_the_vote_that_it_came_with() {
+    let disk = fresh();
+    let mut log = opened(&disk);
+    assert_eq!(log.recovered.clock, 0);
+    log.writer.append(&[Entry::Clock(5), vote(1)]).unwrap();
+    log.writer.append(&[Entry::Clock(7)]).unwrap();
+    log.writer.append(&[block(1, 0, 100)]).unwrap();
+    assert_eq!(opened(&disk.killed()).recovered.clock, 5, "without a vote it is not written");
+    log.writer.append(&[Entry::Clock(6), vote(2)]).unwrap();
+    assert_eq!(opened(&disk.killed()).recovered.clock, 6, "the last one, not the greatest");
+    assert!([0, 5, 6].contains(&opened(&disk.crashed()).recovered.clock));
+}
+
+#[test]
 fn a_group_that_the_mark_cannot_follow_is_there_and_was_not_answered() {
     let disk = fresh();
     let mut log = written(&disk, 2, 100);

@@ -123,10 +123,11 @@ impl Writer {
             match entry {
                 Entry::Register(record) => self.mark.reserve(record.state, self.segment)?,
                 Entry::Lost(lost) => self.mark.lose(*lost)?,
+                Entry::Clock(clock) => self.mark.clock_showed(*clock),
                 _ => {}
             }
         }
-        if entries.iter().all(|entry| matches!(entry, Entry::Lost(_))) {
+        if entries.iter().all(is_for_the_mark) {
             return Ok(());
         }
         self.group(None, entries)?;
@@ -135,8 +136,9 @@ impl Writer {
 
     fn group(&mut self, first: Option<(Kind, Vec<u8>)>, entries: &[Entry]) -> Result<(), StorageError> {
         let register = newest(entries).map(RegisterRecord::encode);
-        let others = entries.iter().filter(|entry| !matches!(entry, Entry::Register(_) | Entry::Lost(_))).count()
-            + usize::from(first.is_some());
+        let others =
+            entries.iter().filter(|entry| !matches!(entry, Entry::Register(_)) && !is_for_the_mark(entry)).count()
+                + usize::from(first.is_some());
         let need = 3 * SECTOR_BYTES + entries.iter().map(entry_bytes).sum::<u64>();
         if self.at + need > self.length {
             self.next_segment(need)?;
@@ -162,7 +164,7 @@ impl Writer {
                 Entry::Commit { sequence, hash, proof } => {
                     put(&mut buffer, Kind::Commit, &[&sequence.0.to_le_bytes(), &hash.0, proof]);
                 }
-                Entry::Register(_) | Entry::Lost(_) => {}
+                Entry::Register(_) | Entry::Lost(_) | Entry::Clock(_) => {}
             }
         }
         if let Some(record) = &register {
@@ -223,11 +225,16 @@ fn newest(entries: &[Entry]) -> Option<&RegisterRecord> {
     })
 }
 
+/// Such entries stand in no segment.
+const fn is_for_the_mark(entry: &Entry) -> bool {
+    matches!(entry, Entry::Lost(_) | Entry::Clock(_))
+}
+
 fn entry_bytes(entry: &Entry) -> u64 {
     let payload = match entry {
         Entry::Block { bytes, .. } => bytes.len(),
         Entry::Commit { proof, .. } => proof.len(),
-        Entry::Lost(_) => 0,
+        Entry::Lost(_) | Entry::Clock(_) => 0,
         Entry::Register(_) => 0, // at most one is written; its two copies are in the three sectors added to each group
     };
     payload as u64 + 40 + super::record::HEADER_BYTES as u64

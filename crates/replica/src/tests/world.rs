@@ -384,7 +384,7 @@ impl<C: Order> World<C> {
                     blocks.insert(*hash, (*sequence, bytes.clone()));
                 }
                 Record::Commit { hash, .. } => tip = Some(*hash),
-                Record::Barrier => {}
+                Record::Clock(_) | Record::Barrier => {}
             }
         }
         let mut chain = BTreeMap::new();

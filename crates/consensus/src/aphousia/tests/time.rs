@@ -2,13 +2,14 @@
 
 use super::hostile::{block, instance, says};
 use crate::aphousia::planted::Planted;
-use crate::aphousia::{Aphousia, CertifiedBlock, Header, Instance, Message, Rules};
+use crate::aphousia::{Aphousia, CertifiedBlock, EnteredView, Header, Instance, Message, Recovered, Rules, Settings};
 use crate::conformance::{Behaviour, Cluster, Conditions, Network, Subject};
-use crate::{Complaints, Consensus, Input, Output, RegisterAnswer, TimerId};
+use crate::{Complaints, Consensus, Input, Output, Record, RegisterAnswer, TimerId};
 use std::collections::{BTreeMap, BTreeSet};
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::{
-    Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Timestamp, Verified, View, Wish,
+    Certificate, Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Timestamp, Verified, View,
+    VotePosition, Wish,
 };
 
 const SECOND: u64 = 1_000_000;
@@ -149,6 +150,73 @@ fn tolerance_after_skipping<R: Rules>(rules: R) -> u64 {
 fn views_that_others_make_me_skip_do_not_widen_what_i_vote_for() {
     assert_eq!(tolerance_after_skipping(crate::aphousia::Standard), 500_000);
     assert!(tolerance_after_skipping(Planted::SkippedViewsCount) > 50 * SECOND);
+}
+
+/// The first block, stamped a day ahead of everybody's clock, its leader's certificate with it.
+fn block_of_tomorrow(cluster: &Cluster) -> CertifiedBlock {
+    let parent = cluster.membership().configuration().digest();
+    let (step, height, timestamp) = (Step(1), SequenceNumber(1), Timestamp(DAY as u64));
+    let block = block(cluster, Header { step, height, parent, timestamp, ..Header::genesis(Epoch(0)) }, 10);
+    CertifiedBlock { certificate: Some(vote(cluster, LEADER, block.position())), ..CertifiedBlock::bare(block) }
+}
+
+fn vote(cluster: &Cluster, voter: ReplicaId, position: VotePosition) -> Certificate {
+    let mut register = cluster.register(voter, RegisterState::default());
+    register.certify(position.view, position.step, position.hash).unwrap()
+}
+
+/// What a replica does when it receives that block from its leader.
+fn receives<R: Rules>(instance: &mut Instance<R>, block: CertifiedBlock) -> Vec<Output<Message>> {
+    let mut outbox = Vec::new();
+    let message = Verified::own(Message::Block(block));
+    let now = Time { monotonic: 1, wall: SECOND + 1 };
+    instance.handle(now, Input::Message { from: LEADER, message }, &mut outbox);
+    outbox
+}
+
+fn asks_for_a_vote(outbox: &[Output<Message>]) -> bool {
+    outbox.iter().any(|output| matches!(output, Output::Certify { .. }))
+}
+
+#[test]
+fn a_stamp_that_a_correct_replica_has_voted_for_is_timely() {
+    // Six members, two of them may lie, and four decide.
+    let cluster = Cluster::new(6, 0);
+    let mut instance = instance(&cluster, crate::aphousia::Standard);
+    let tomorrow = block_of_tomorrow(&cluster);
+    let position = tomorrow.block.position();
+    assert!(!asks_for_a_vote(&receives(&mut instance, tomorrow)));
+    let second = Message::Vote(vote(&cluster, ReplicaId(2), position));
+    assert!(!asks_for_a_vote(&says(&mut instance, 2, second.clone())), "both may lie");
+    assert!(!asks_for_a_vote(&says(&mut instance, 3, second)), "and say it again");
+    let mut register = cluster.register(ReplicaId(3), RegisterState::default());
+    register.certify(position.view, position.step, position.hash).unwrap();
+    let change = register.advance(RegisterView::new(Epoch(0), View(1))).unwrap();
+    let change = Message::ViewChange(EnteredView { change, wishes: Vec::new() });
+    assert!(asks_for_a_vote(&says(&mut instance, 4, change)), "a last vote is a vote");
+}
+
+#[test]
+fn what_a_clock_has_shown_outlives_a_restart() {
+    let cluster = Cluster::new(3, 0);
+    let votes = |clock| {
+        let id = ReplicaId(1);
+        let settings = Settings::new(id, cluster.host_signer(id), cluster.membership().clone());
+        let recovered = Recovered { clock, ..Recovered::default() };
+        let mut instance = Aphousia::new(settings, recovered);
+        instance.handle(Time { monotonic: 0, wall: SECOND }, Input::Start, &mut Vec::new());
+        let outbox = receives(&mut instance, block_of_tomorrow(&cluster));
+        let kept = outbox.iter().find_map(|output| match output {
+            Output::Persist { record: Record::Clock(clock), .. } => Some(*clock),
+            _ => None,
+        });
+        assert_eq!(kept.is_some(), asks_for_a_vote(&outbox));
+        kept
+    };
+    let tomorrow = DAY as u64;
+    assert_eq!(votes(0), None, "its clock is a day behind");
+    assert_eq!(votes(tomorrow), Some(tomorrow + 1), "it was not before it was set back, and goes on");
+    assert_eq!(votes(tomorrow - 2 * SECOND), None, "not as far as that");
 }
 
 #[test]
