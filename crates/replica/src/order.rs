@@ -216,7 +216,7 @@ impl Order {
         if call.position.sequence() >= decision.sequence {
             return; // that request is not even ordered
         }
-        let answered = self.tallies.vote(member, call, answer, decision.timestamp);
+        let answered = self.tallies.vote(member, call, answer);
         effects.push(Effect::Voted { member, call: call.clone() });
         if answered {
             let CallId { position, path, call } = call.clone();

@@ -4,7 +4,8 @@
 //!   Called{call, answer} of a member ──> its vote ──(f+1 equal)──> the answer, once; then votes for the call are void
 //! ```
 //! The order cannot know whether a call was performed: that depends on how far execution has come. So votes for calls
-//! that never were (a liar's) or that ended otherwise (by their time-out) are forgotten by number and by agreed time.
+//! that never were (a liar's) or that ended otherwise (by their time-out) are forgotten by number. Not by age: a member
+//! votes once, and a call without a time-out waits for as long as it takes.
 //!
 //! Invariant: f+1 equal votes hold a correct member's, so an answer is what the outside said to a correct replica.
 //!
@@ -14,18 +15,12 @@
 //! What is forgotten and said again can bring about an answer again: it has no effect, as the call is over.
 
 use crate::accumulator::Accumulator;
-use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    vec::Vec,
-};
-use unisono_types::{CallAnswer, CallId, Digest, ReplicaId, Timestamp, encode};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use unisono_types::{CallAnswer, CallId, Digest, ReplicaId, encode};
 
 /// Votes of one member for calls without an answer: more than it asks at once (see `calls`), so that a correct one
 /// loses none but of calls that have ended otherwise.
 const VOTES_MAX: usize = 1 << 12;
-
-/// Microseconds of agreed time for which a vote counts: replicas may be down or behind for as long.
-const VOTE_MICROSECONDS: u64 = 3_600_000_000;
 
 /// Answered calls remembered, so that the votes of slower members open nothing: about 8 MiB.
 const ANSWERED_MAX: usize = 1 << 16;
@@ -47,7 +42,6 @@ pub(crate) struct Tallies {
 #[derive(Clone, Copy, Debug)]
 struct Vote {
     answer: Digest,
-    timestamp: Timestamp,
     /// Its place in `ages`.
     number: u64,
     leaf: Digest,
@@ -68,8 +62,7 @@ impl Tallies {
     }
 
     /// Ordered: `member` was told `answer`. Whether that is the call's answer now. A member's first word counts.
-    pub(crate) fn vote(&mut self, member: ReplicaId, call: &CallId, answer: &CallAnswer, timestamp: Timestamp) -> bool {
-        self.forget_old(timestamp);
+    pub(crate) fn vote(&mut self, member: ReplicaId, call: &CallId, answer: &CallAnswer) -> bool {
         if self.answered.contains(call) || self.has_vote(member, call) {
             return false;
         }
@@ -77,9 +70,9 @@ impl Tallies {
         let answer = Digest::of("unisono call answer 1", &[&encode(answer)]);
         let number = self.next;
         self.next += 1;
-        let leaf = Digest::of("unisono vote 1", &[&encode(&(member, call, answer, timestamp))]);
+        let leaf = Digest::of("unisono vote 2", &[&encode(&(member, call, answer))]);
         let tally = self.votes.entry(call.clone()).or_default();
-        tally.insert(member, Vote { answer, timestamp, number, leaf });
+        tally.insert(member, Vote { answer, number, leaf });
         let equal = tally.values().filter(|vote| vote.answer == answer).count();
         self.ages.entry(member).or_default().insert(number, call.clone());
         self.sum.add(&leaf);
@@ -121,27 +114,10 @@ impl Tallies {
         self.sum.add(&answered_leaf(call));
     }
 
-    /// Time: one step per member, and one per vote forgotten.
-    fn forget_old(&mut self, now: Timestamp) {
-        let members: Vec<ReplicaId> = self.ages.keys().copied().collect();
-        for member in members {
-            while let Some(timestamp) = self.oldest(member)
-                && timestamp.after(VOTE_MICROSECONDS) < now
-            {
-                self.forget_oldest(member);
-            }
-        }
-    }
-
     fn make_room(&mut self, member: ReplicaId) {
         if self.ages.get(&member).is_some_and(|ages| ages.len() >= VOTES_MAX) {
             self.forget_oldest(member);
         }
-    }
-
-    fn oldest(&self, member: ReplicaId) -> Option<Timestamp> {
-        let (_, call) = self.ages.get(&member)?.first_key_value()?;
-        Some(self.votes.get(call)?.get(&member)?.timestamp)
     }
 
     fn forget_oldest(&mut self, member: ReplicaId) {
@@ -166,8 +142,6 @@ mod tests {
     use proptest::prelude::*;
     use unisono_types::{Bytes, Position};
 
-    const NOW: Timestamp = Timestamp(1_000);
-
     fn call(number: u32) -> CallId {
         CallId { position: Position(1), path: vec![], call: number }
     }
@@ -177,7 +151,7 @@ mod tests {
     }
 
     fn vote(tallies: &mut Tallies, member: u16, number: u32, text: &'static str) -> bool {
-        tallies.vote(ReplicaId(member), &call(number), &says(text), NOW)
+        tallies.vote(ReplicaId(member), &call(number), &says(text))
     }
 
     #[test]
@@ -206,12 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn votes_are_forgotten_with_time_and_answered_calls_by_number() {
+    fn answered_calls_are_forgotten_by_number() {
         let mut tallies = Tallies::new(2);
-        assert!(!vote(&mut tallies, 0, 1, "yes"));
-        let late = NOW.after(VOTE_MICROSECONDS + 1);
-        assert!(!tallies.vote(ReplicaId(1), &call(1), &says("yes"), late), "the first one is gone");
-        assert!(tallies.vote(ReplicaId(0), &call(1), &says("yes"), late));
+        assert!(!vote(&mut tallies, 0, 1, "yes") && vote(&mut tallies, 1, 1, "yes"));
         for number in 2..=1 + ANSWERED_MAX as u32 {
             assert!(!vote(&mut tallies, 0, number, "yes") && vote(&mut tallies, 1, number, "yes"));
         }
