@@ -164,6 +164,13 @@ pub enum Input<M> {
     Executed(SequenceNumber),
     /// f+1 equal checkpoints: agreement may stand on this one and forget what is below.
     Stable(StableCheckpoint),
+    /// A large message from a peer is on its way. A hint: bytes that come excuse a leader for the time that they take.
+    Arriving {
+        /// The peer.
+        from: ReplicaId,
+        /// Bytes of it that are here or about to be.
+        bytes: usize,
+    },
     /// The link to a peer went down or came up. A hint: it may shorten a wait, nothing else.
     Link {
         /// The peer.

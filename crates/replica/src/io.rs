@@ -91,6 +91,13 @@ pub enum Input<M> {
     Done(Done),
     /// Every request of this decision and all before it has finished or is parked.
     Executed(SequenceNumber),
+    /// A large message from a peer is on its way.
+    Arriving {
+        /// The peer.
+        from: ReplicaId,
+        /// Bytes of it that are here or about to be.
+        bytes: usize,
+    },
     /// The link to a peer went down or came up.
     Link {
         /// The peer.

@@ -173,6 +173,9 @@ impl<C: Consensus> Replica<C> {
             Input::Done(Done::Marked(report)) => self.marked(now, &report, out),
             Input::Done(Done::Starved { flush, tick }) => self.starved(now, flush, tick, out),
             Input::Executed(sequence) => self.executed = self.executed.max(sequence).min(self.order.height()),
+            Input::Arriving { from, bytes } => {
+                self.inbox.push_back(consensus::Input::Arriving { from, bytes });
+            }
             Input::Link { peer, up } => {
                 self.inbox.push_back(consensus::Input::Link { peer, up });
                 if let Some(own) = self.checkpoints.last_own().filter(|_| up) {

@@ -171,6 +171,13 @@ pub enum Input {
     Durable(Ticket),
     /// Let one of the runnable tasks go on; the number chooses which.
     Step(u64),
+    /// A large message from a peer is on its way.
+    Arriving {
+        /// The peer.
+        from: ReplicaId,
+        /// Bytes of it that are here or about to be.
+        bytes: usize,
+    },
     /// A link to a peer went down or came up.
     Link {
         /// The peer.

@@ -116,8 +116,8 @@ fn sizes(plan: &mut Plan, r: &mut Random) {
     const KIB: u32 = 1 << 10;
     plan.limits =
         Limits { operation_bytes: 256 * KIB, frame_bytes: 320 * KIB, block_bytes: 384 * KIB, ..Limits::default() };
-    (plan.speed.bandwidth, plan.speed.clients_near) = (r.between(8_000, 9_000), true);
-    (plan.busy_clients, plan.large, plan.large_permille) = (1, 100, 900);
+    (plan.speed.bandwidth, plan.speed.clients_near) = (r.between(8_000, 12_500), true);
+    (plan.busy_clients, plan.large, plan.large_permille) = (3, 100, 900);
     (plan.think, plan.heal_at) = (20 * MILLISECOND, 4 * SECOND);
 }
 

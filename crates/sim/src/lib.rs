@@ -59,7 +59,7 @@ pub use disk::{Disk, Failure};
 pub use identity::{CLIENTS_MAX, Identities};
 pub use liar::{Liar, RegisterCall, Said};
 pub use lies::{Bend, Bent, Flood, Hearsay, Kind, Show};
-pub use network::{NODES_MAX, Network, Node};
+pub use network::{NODES_MAX, Network, Node, PIECE_BYTES};
 pub use node::{ReplicaFactory, digest_of_operation};
 pub use plan::{
     ED25519_EVERY, Fault, Feeding, LiarPlan, NetworkPlan, Plan, Planted, SECOND, Schedule, SpeedPlan, StoragePlan,

@@ -11,6 +11,9 @@ pub type Node = usize;
 /// At most 64 machines, so that one word says whom a machine cannot reach.
 pub const NODES_MAX: usize = 64;
 
+/// Larger messages travel in pieces of this size, and smaller ones between these.
+pub const PIECE_BYTES: usize = 64 << 10;
+
 /// Bytes that wait in front of one link: more is dropped.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 
@@ -21,7 +24,8 @@ pub struct Network {
     nodes: usize,
     cut: Vec<u64>,
     clogged_until: Vec<u64>,
-    newest_arrival: Vec<u64>,
+    /// Of small messages and of large ones, which they overtake.
+    newest_arrival: [Vec<u64>; 2],
     slow: Vec<u64>,
     /// How much longer everything takes.
     slow_everywhere: u64,
@@ -57,7 +61,7 @@ impl Network {
             nodes,
             cut: vec![0; nodes],
             clogged_until: vec![0; nodes * nodes],
-            newest_arrival: vec![0; nodes * nodes],
+            newest_arrival: [vec![0; nodes * nodes], vec![0; nodes * nodes]],
             slow: vec![0; nodes],
             slow_everywhere: 0,
             bandwidth: vec![0; nodes],
@@ -84,7 +88,7 @@ impl Network {
             wide
         };
         self.clogged_until = widen(&self.clogged_until);
-        self.newest_arrival = widen(&self.newest_arrival);
+        self.newest_arrival = self.newest_arrival.each_ref().map(|arrivals| widen(arrivals));
         self.sent = widen(&self.sent);
         self.cut.push(0);
         self.slow.push(0);
@@ -106,16 +110,33 @@ impl Network {
     /// When the copies of a message of so many bytes sent now arrive: none, one or two of them.
     pub fn carry(&mut self, now: u64, from: Node, to: Node, bytes: usize, random: &mut Random) -> [Option<u64>; 2] {
         match self.send(now, from, to, bytes) {
-            Some(sent) => self.route(sent, from, to, random),
+            Some(sent) => self.route(sent, from, to, bytes, random),
             None => [None; 2],
         }
     }
 
+    /// Bytes that a link carries in a millisecond, if that is limited.
+    fn narrowness(&self, from: Node, to: Node) -> Option<u64> {
+        let narrow = [self.bandwidth[from], self.bandwidth[to]].into_iter().filter(|limit| *limit > 0).min();
+        narrow.filter(|_| from.max(to) < self.unlimited_from)
+    }
+
+    /// How much of a message of so many bytes has been sent how long before its end, at these intervals.
+    pub fn portions(
+        &self,
+        from: Node,
+        to: Node,
+        bytes: usize,
+        interval: u64,
+    ) -> impl Iterator<Item = (u64, usize)> + use<> {
+        let narrow = self.narrowness(from, to).unwrap_or(u64::MAX);
+        let length = bytes as u64 * 1_000 / narrow;
+        (0..length).step_by(interval as usize).map(move |time| (length - time, (time * narrow / 1_000) as usize))
+    }
+
     /// When the last byte is on its way; nothing if the queue is full.
     fn send(&mut self, now: u64, from: Node, to: Node, bytes: usize) -> Option<u64> {
-        let narrow = [self.bandwidth[from], self.bandwidth[to]].into_iter().filter(|limit| *limit > 0).min();
-        let narrow = narrow.filter(|_| from.max(to) < self.unlimited_from);
-        let Some(narrow) = narrow else { return Some(now) };
+        let Some(narrow) = self.narrowness(from, to) else { return Some(now) };
         let sent = &mut self.sent[from * self.nodes + to];
         let waits = sent.saturating_sub(now);
         if waits * narrow / 1_000 > QUEUE_BYTES_MAX {
@@ -123,12 +144,14 @@ impl Network {
             return None;
         }
         self.queued += u64::from(waits > 0);
-        *sent = now + waits + bytes as u64 * 1_000 / narrow;
-        Some(*sent)
+        let own = bytes as u64 * 1_000 / narrow;
+        *sent = now + waits + own;
+        let piece = PIECE_BYTES as u64 * 1_000 / narrow;
+        Some(now + own + if bytes <= PIECE_BYTES { waits.min(piece) } else { waits })
     }
 
     /// When the copies of a message that is on its way now arrive: none, one or two of them.
-    pub fn route(&mut self, now: u64, from: Node, to: Node, random: &mut Random) -> [Option<u64>; 2] {
+    pub fn route(&mut self, now: u64, from: Node, to: Node, bytes: usize, random: &mut Random) -> [Option<u64>; 2] {
         if self.cut[from] & (1 << to) != 0 {
             self.cut_off += 1;
             return [None; 2];
@@ -137,15 +160,15 @@ impl Network {
             self.lost += 1;
             return [None; 2];
         }
-        let first = Some(self.arrival(now, from, to, random));
+        let first = Some(self.arrival(now, from, to, bytes, random));
         if self.healed || !random.chance(self.plan.duplication_permille) {
             return [first, None];
         }
         self.doubled += 1;
-        [first, Some(self.arrival(now, from, to, random))]
+        [first, Some(self.arrival(now, from, to, bytes, random))]
     }
 
-    fn arrival(&mut self, now: u64, from: Node, to: Node, random: &mut Random) -> u64 {
+    fn arrival(&mut self, now: u64, from: Node, to: Node, bytes: usize, random: &mut Random) -> u64 {
         let link = from * self.nodes + to;
         let plan = &self.plan;
         let mut delay = random.between(plan.delay_min, plan.delay_max) + self.slow[from] + self.slow[to];
@@ -155,8 +178,9 @@ impl Network {
         }
         let mut at = (now + delay).max(self.clogged_until[link]);
         if !plan.reorder {
-            at = at.max(self.newest_arrival[link]);
-            self.newest_arrival[link] = at;
+            let newest = &mut self.newest_arrival[usize::from(bytes > PIECE_BYTES)][link];
+            at = at.max(*newest);
+            *newest = at;
         }
         at
     }
@@ -226,7 +250,7 @@ mod tests {
         let mut random = Random::new(3);
         let mut network = Network::new(plan(), 2);
         let arrived = |network: &mut Network, random: &mut Random| {
-            (0..2_000).map(|_| network.route(0, 0, 1, random).iter().flatten().count()).sum::<usize>()
+            (0..2_000).map(|_| network.route(0, 0, 1, 1, random).iter().flatten().count()).sum::<usize>()
         };
         let harsh = arrived(&mut network, &mut random);
         assert!((1_950..2_250).contains(&harsh), "0.7 * 1.5 of 2 000, not {harsh}");
@@ -240,10 +264,10 @@ mod tests {
         let mut random = Random::new(3);
         let mut network = Network::new(NetworkPlan::calm(), 3);
         network.cut(0, 1);
-        assert_eq!(network.route(0, 0, 1, &mut random), [None, None]);
-        assert!(network.route(0, 1, 0, &mut random)[0].is_some());
+        assert_eq!(network.route(0, 0, 1, 1, &mut random), [None, None]);
+        assert!(network.route(0, 1, 0, 1, &mut random)[0].is_some());
         network.join_all();
-        assert!(network.route(0, 0, 1, &mut random)[0].is_some());
+        assert!(network.route(0, 0, 1, 1, &mut random)[0].is_some());
     }
 
     #[test]
@@ -253,7 +277,7 @@ mod tests {
         network.clog(0, 1, 40_000);
         let mut last = 0;
         for now in (0..100_000).step_by(1_000) {
-            let at = network.route(now, 0, 1, &mut random)[0].unwrap();
+            let at = network.route(now, 0, 1, 1, &mut random)[0].unwrap();
             assert!(at >= last && at >= 40_000);
             last = at;
         }
@@ -263,15 +287,17 @@ mod tests {
     fn a_narrow_link_sends_one_message_after_the_other_and_drops_what_it_cannot_queue() {
         let mut random = Random::new(3);
         let mut network = Network::new(NetworkPlan { delay_min: 7, delay_max: 7, ..NetworkPlan::calm() }, 2);
-        network.limit(1, 100);
-        let arrival =
-            |network: &mut Network, random: &mut Random, from, to, bytes| network.carry(0, from, to, bytes, random)[0];
-        assert_eq!(arrival(&mut network, &mut random, 0, 1, 1_000), Some(10_007));
-        assert_eq!(arrival(&mut network, &mut random, 0, 1, 100), Some(11_007), "behind the one before");
-        assert_eq!(arrival(&mut network, &mut random, 1, 0, 100), Some(1_007), "the other direction is another link");
-        assert!(arrival(&mut network, &mut random, 0, 1, 65 << 20).is_some(), "what is alone is taken");
-        assert_eq!(arrival(&mut network, &mut random, 0, 1, 1), None);
-        assert_eq!((network.queued, network.overflowed), (2, 1));
+        network.limit(1, 1 << 16);
+        let mut arrival = |network: &mut Network, from, to, bytes| network.carry(0, from, to, bytes, &mut random)[0];
+        assert_eq!(arrival(&mut network, 0, 1, 1 << 17), Some(2_007));
+        assert_eq!(arrival(&mut network, 0, 1, 1 << 18), Some(6_007), "behind the one before");
+        assert_eq!(arrival(&mut network, 0, 1, 1 << 15), Some(1_507), "behind one piece of those before");
+        assert_eq!(arrival(&mut network, 1, 0, 1 << 15), Some(507), "the other direction is another link");
+        assert!(arrival(&mut network, 0, 1, 65 << 20).is_some(), "what is alone is taken");
+        assert_eq!(arrival(&mut network, 0, 1, 1), None);
+        assert_eq!((network.queued, network.overflowed), (3, 1));
+        let portions: Vec<_> = network.portions(0, 1, 1 << 18, 2_500).collect();
+        assert_eq!(portions, [(4_000, 0), (1_500, 5 << 15)], "how long before its end how much has come");
     }
 
     #[test]
@@ -281,7 +307,7 @@ mod tests {
         network.cut(0, 1);
         assert_eq!(network.join(), 2);
         let mut random = Random::new(3);
-        assert_eq!(network.route(0, 1, 0, &mut random)[0], Some(77_000));
+        assert_eq!(network.route(0, 1, 0, 1, &mut random)[0], Some(77_000));
         assert!(network.is_cut(0, 1) && !network.is_cut(2, 1));
     }
 }

@@ -304,6 +304,7 @@ impl<A: Algorithm> Core for Process<A> {
                 self.node.push(ReplicaInput::Timeout(timer));
             }
             Input::Durable(ticket) => self.node.durable(ticket, &mut self.effects),
+            Input::Arriving { from, bytes } => self.node.push(ReplicaInput::Arriving { from, bytes }),
             Input::Link { peer, up } => self.node.push(ReplicaInput::Link { peer, up }),
             Input::Outside { call, answer } => self.node.push(ReplicaInput::Outside { call, answer }),
             Input::StartAhead(threads) => self.node.executor().set_start_ahead(threads),

@@ -154,6 +154,7 @@ impl<A: Algorithm> Core for Numbers<A> {
                     self.pass(now, input, effects);
                 }
             }
+            Input::Arriving { from, bytes } => self.pass(now, ConsensusInput::Arriving { from, bytes }, effects),
             Input::Link { peer, up } => self.pass(now, ConsensusInput::Link { peer, up }, effects),
             Input::Provided { to, blocks } => {
                 if let Some(proof) = blocks.last().map(|last| last.proof.clone()) {

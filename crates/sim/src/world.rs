@@ -16,17 +16,19 @@ mod bounds;
 mod effects;
 mod event;
 mod faults;
+mod inbox;
 mod lies;
 mod storage;
 mod stress;
 
 use self::bounds::Bounds;
 use self::event::{Event, Scheduled};
+use self::inbox::Inbox;
 use self::storage::Store;
 use crate::core::{Actor, ActorEffect, ActorInput, Core, Effect, Factory, Input, Moment, Progress};
 use crate::{Checker, Clock, Counts, Disk, Liar, Network, Plan, Planted, Property, Random, Seat, Trace};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +78,8 @@ pub struct World {
     bounds: Bounds,
     /// Until when the newest notice of a link is under way, by node and replica.
     noticed: BTreeMap<(usize, usize), u64>,
+    /// When the newest message that comes in pieces is there, by sender and receiver.
+    announced: BTreeMap<(usize, usize), u64>,
     /// The greatest that a correct clock read before it was set, and when that was.
     greatest_clock: (u64, u64),
     /// Who sent what is handled just now, if that is a replica.
@@ -128,7 +132,7 @@ struct Host {
     /// Nanoseconds of work below a microsecond.
     rest_of_work: u64,
     /// What waits until then.
-    inbox: VecDeque<Event>,
+    inbox: Inbox,
     /// A [`Event::Free`] is scheduled.
     waking: bool,
     /// Outside calls that it asked and was not answered, with the life in which it did.
@@ -188,6 +192,7 @@ impl World {
             is_calm: plan.is_calm(),
             bounds: Bounds::new(plan.replicas),
             noticed: BTreeMap::new(),
+            announced: BTreeMap::new(),
             greatest_clock: (0, 0),
             speaker: None,
             checked: parts.checked,
@@ -600,7 +605,7 @@ impl Host {
             jumped: 0,
             busy_until: 0,
             rest_of_work: 0,
-            inbox: VecDeque::new(),
+            inbox: Inbox::default(),
             waking: false,
             asked: BTreeMap::new(),
         }

@@ -19,7 +19,7 @@ const SEEDS_THAT_FAILED: [(u64, Scope); 4] = [
 ];
 
 /// The same for plans with dangerous liars, large values and disks that forget.
-const HARD_SEEDS_THAT_FAILED: [(u64, &str); 9] = [
+const HARD_SEEDS_THAT_FAILED: [(u64, &str); 14] = [
     (520, "a segment that was made and never written to stood in the way of the next one"),
     (585, "a vote outlived its block in a torn write, and no later view found a base: nobody else had the block"),
     (612, "a request that waited for another session, since all clocks were a day ahead, was sent in that one"),
@@ -28,6 +28,14 @@ const HARD_SEEDS_THAT_FAILED: [(u64, &str); 9] = [
     (1719, "an old torn tail, behind which later starts had written, took a register back to its state of then"),
     (2689, "all clocks were ahead for a second: no later view could build on votes of then, although most had voted"),
     (3440, "all clocks were set back, and a replica that restarted then had forgotten what its clock had been"),
+    (5035, "whoever sent without end was served in front of all others by a simulated machine, if it was slow"),
+    (6225, "a block that was missing was asked for too seldom, and of the wrong ones"),
+    (6436, "the same, from a leader that had to be asked and was not"),
+    (7766, "an echo of a probe from before a restart made a replica believe in a round trip of hours"),
+    (
+        8079,
+        "all clocks were a day ahead for a second: votes for an outside call were forgotten, and it was never answered",
+    ),
     (2066, "a start went on in a segment whose name was not synced, and a loss of power took all of it"),
 ];
 

@@ -219,7 +219,7 @@ impl CertifiedBlock {
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let Parts { header_bytes, frames, frame_bytes, .. } = &*self.block.0;
-        out.reserve(header_bytes.len() + frame_bytes + 2 * 128 + 16);
+        out.reserve(header_bytes.len() + frame_bytes);
         put_bytes(out, header_bytes);
         for certificate in [&self.certificate, &self.parent_certificate] {
             out.extend_from_slice(&encode(certificate));

@@ -149,6 +149,11 @@ impl CatchUp {
         self.decided = self.decided.saturating_add(bytes as u64);
     }
 
+    /// Whatever is missing is asked for in the next round: others may answer now.
+    pub(super) fn want_now(&mut self) {
+        self.wants.values_mut().for_each(|want| want.due = 0);
+    }
+
     pub(super) fn forget_wants(&mut self) {
         self.wants.clear();
     }
@@ -186,12 +191,13 @@ impl<R: Rules> Instance<R> {
             return;
         }
         self.catchup.wants.insert(hash, Want { from, attempts: 0, due: 0 });
-        if from != self.me() {
+        // Votes overtake the pieces of a block.
+        if from != self.me() && !self.is_receiving() {
             outbox.push(Output::Send { to: from, message: Message::Fetch(hash) });
         }
     }
 
-    /// Each name is asked for again after 1, 1, 2, 4, 8, 8, ... rounds.
+    /// Each name is asked for in each round until everybody was asked, then in every second one, fourth, eighth.
     pub(super) fn retry_wants(&mut self, outbox: &mut Vec<Output<Message>>) {
         if self.is_far_behind() {
             self.catchup.wants.clear();
@@ -202,18 +208,36 @@ impl<R: Rules> Instance<R> {
         for (hash, from) in missing {
             self.catchup.wants.entry(hash).or_insert(Want { from, attempts: 0, due: 0 });
         }
+        if self.is_receiving() {
+            return;
+        }
         self.catchup.round = self.catchup.round.wrapping_add(1);
         let round = self.catchup.round;
         let members = self.settings.membership.len() as u32;
         let me = self.me();
         self.catchup.wants.retain(|_, want| want.attempts < ATTEMPTS_MAX);
         for (hash, want) in self.catchup.wants.iter_mut().filter(|(_, want)| want.due <= round) {
-            let to = ReplicaId(((u32::from(want.from.0) + want.attempts) % members) as u16);
-            want.due = round.saturating_add(1 << want.attempts.saturating_sub(1).min(3));
-            want.attempts += 1;
-            if to != me {
-                outbox.push(Output::Send { to, message: Message::Fetch(*hash) });
+            let turn = |attempts| ReplicaId(((u32::from(want.from.0) + attempts) % members) as u16);
+            if turn(want.attempts) == me {
+                want.attempts += 1;
             }
+            let to = turn(want.attempts);
+            want.attempts += 1;
+            want.due = round.saturating_add(1 << (want.attempts / members).min(3));
+            outbox.push(Output::Send { to, message: Message::Fetch(*hash) });
+        }
+    }
+
+    /// A block from this peer stands on a missing one, so the peer has that, too: it is asked now and first, whoever else
+    /// was asked before.
+    pub(super) fn want_parent(&mut self, parent: Digest, from: ReplicaId, outbox: &mut Vec<Output<Message>>) {
+        let elsewhere = |want: &&mut Want| want.from != from;
+        match self.catchup.wants.get_mut(&parent).filter(elsewhere) {
+            Some(want) if from != self.settings.id => {
+                *want = Want { from, attempts: 1, due: self.catchup.round.saturating_add(1) };
+                outbox.push(Output::Send { to: from, message: Message::Fetch(parent) });
+            }
+            _ => self.want(parent, from, outbox),
         }
     }
 

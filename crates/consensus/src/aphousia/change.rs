@@ -4,7 +4,7 @@
 //! anew only when the OLDEST of these entries is decided: what trickles past it does not excuse a leader.
 
 use super::message::{EnteredView, Message};
-use super::{DOUBLINGS_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, Tuning, timers};
+use super::{DOUBLINGS_MAX, Instance, Rules, TIMEOUT_MICROS_MIN, timers};
 use crate::{Complaints, Output};
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +22,8 @@ pub(super) struct Changes {
     changes: BTreeMap<ReplicaId, ViewChange>,
     /// Peers whose link is down.
     down: BTreeSet<ReplicaId>,
+    /// Bytes of the large message that is on its way from each peer.
+    arriving: BTreeMap<ReplicaId, usize>,
     /// Views entered without a decision, for [`Rules::doublings`]. A decision brings it to three at most and then takes
     /// one away each time.
     backoff: u32,
@@ -43,7 +45,7 @@ pub(super) struct Patience {
     pub(super) subject: Option<u64>,
     forwarded: bool,
     lost: bool,
-    /// Bytes of large blocks decided meanwhile, and how many blocks that were.
+    /// Bytes of the first blocks decided meanwhile, and how many blocks that were.
     passed_bytes: usize,
     passed: usize,
 }
@@ -82,6 +84,11 @@ impl Changes {
     /// Whether a view change names this as the last vote.
     pub(super) fn is_last(&self, position: &VotePosition) -> bool {
         self.changes.values().any(|change| change.last == *position)
+    }
+
+    /// So much of a large message from this peer is on its way; 0 when it is here.
+    pub(super) fn is_arriving(&mut self, from: ReplicaId, bytes: usize) {
+        self.arriving.insert(from, bytes);
     }
 
     /// The replicas whose view changes name this block as their last vote.
@@ -125,6 +132,7 @@ impl<R: Rules> Instance<R> {
         self.patience = None;
         self.watch.enter(now);
         self.changes.retries = 0;
+        self.catchup.want_now();
         self.changes.changes.insert(self.me(), change);
         // Own blocks that the register never stood by are nothing now; their frames are.
         let me = self.me();
@@ -186,15 +194,27 @@ impl<R: Rules> Instance<R> {
         doubled.min(self.rules.timeout_max()).saturating_add(self.transfer_micros(now))
     }
 
-    /// The time that bytes need which wait here, up to a block of them, or were decided before what is waited for. A leader
-    /// that answers no probe sends none of them.
+    /// The time that bytes need which wait here or come from the leader just now, up to a block of them each, or were
+    /// decided before what is waited for. A leader that answers no probe sends none of them.
     fn transfer_micros(&self, now: Time) -> u64 {
         if !self.distance.is_answered_by(self.next_leader(), now) {
             return 0;
         }
         let block = self.settings.membership.configuration().limits.block_bytes as usize;
         let passed = self.patience.as_ref().map_or(0, |patience| patience.passed_bytes);
-        self.micros_to_followers(self.pending.bytes().min(block) + passed)
+        let arriving = self.arriving();
+        self.micros_to_followers(self.pending.bytes().min(block) + arriving.min(block) + passed)
+    }
+
+    /// Bytes of a large message that are on their way from the leader.
+    fn arriving(&self) -> usize {
+        self.changes.arriving.get(&self.next_leader()).copied().unwrap_or_default()
+    }
+
+    /// Whether what is missing here may be on its way from the leader: it is not asked for meanwhile. Who draws that out
+    /// gains no more than by silence, since the leader changes.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.arriving() > 0
     }
 
     /// The time that a leader needs to send so many bytes to each follower.
@@ -265,6 +285,7 @@ impl<R: Rules> Instance<R> {
             self.probe(now, outbox);
         } else if self.settings.membership.member(peer).is_some() && peer != self.me() {
             self.changes.down.insert(peer);
+            self.changes.is_arriving(peer, 0);
             self.watch_link(now, outbox);
         }
     }
@@ -303,10 +324,10 @@ impl<R: Rules> Instance<R> {
     /// that was shown to the leader stands in the block after those in flight.
     pub(super) fn block_passed(&mut self, bytes: usize) {
         self.watch.block_decided(bytes);
-        let Tuning { in_flight, batch_bytes, .. } = self.settings.tuning;
+        let in_flight = self.settings.tuning.in_flight;
         if let Some(patience) = self.patience.as_mut().filter(|patience| patience.passed <= in_flight) {
             patience.passed += 1;
-            patience.passed_bytes += bytes.saturating_sub(batch_bytes);
+            patience.passed_bytes += bytes;
         }
     }
 

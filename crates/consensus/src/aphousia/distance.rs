@@ -40,6 +40,9 @@ impl RoundTrip {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Distance {
     peers: BTreeMap<ReplicaId, RoundTrip>,
+    /// When the first probe was sent. Echoes of earlier ones are for the process before this one, whose clock may have
+    /// been another.
+    first: Option<u64>,
     /// When the newest probe was sent.
     probed: u64,
     /// To a quorum, as of the newest probe or answer.
@@ -102,15 +105,17 @@ impl<R: Rules> Instance<R> {
         for peer in self.settings.membership.ids().filter(|peer| *peer != self.settings.id) {
             self.distance.peers.entry(peer).or_default().waiting.get_or_insert(at);
         }
+        self.distance.first.get_or_insert(at);
         self.distance.probed = at;
         self.measure_distance(now);
         outbox.push(Output::Broadcast(Message::Probe(at)));
     }
 
     pub(super) fn receive_echo(&mut self, now: Time, from: ReplicaId, sent: u64) {
-        let newest = self.distance.probed;
+        let (first, newest) = (self.distance.first, self.distance.probed);
         let Some(peer) = self.distance.peers.get_mut(&from) else { return };
-        if sent <= peer.answered || sent > newest || sent > now.monotonic {
+        let is_mine = first.is_some_and(|first| (first..=newest).contains(&sent));
+        if sent <= peer.answered || !is_mine || sent > now.monotonic {
             return;
         }
         peer.micros = half_way(peer.micros, now.monotonic - sent);

@@ -333,6 +333,9 @@ impl<R: Rules> Instance<R> {
         if from == self.me() || self.settings.membership.member(from).is_none() {
             return;
         }
+        if message.may_be_large() {
+            self.changes.is_arriving(from, 0);
+        }
         match message {
             Message::Block(block) => self.receive_block(now, from, block, outbox),
             Message::Vote(certificate) if self.is_unknown_own(&certificate) => self.fall_silent(outbox),
@@ -507,6 +510,7 @@ impl<R: Rules> Consensus for Instance<R> {
             }
             Input::Stable(stable) => self.set_stable(stable, outbox),
             Input::Link { peer, up } => self.link_changed(now, peer, up, outbox),
+            Input::Arriving { from, bytes } => self.changes.is_arriving(from, bytes),
             // The register's answer says that all writes before it are durable; nothing else waits for one.
             // Execution lags by what clients have outstanding, which their sessions bound.
             Input::Persisted(_) | Input::Executed(_) => {}

@@ -13,7 +13,7 @@
 //! Invariant: `index` and `entries` name the same frames. Invariant: `ready` are the owners with something unproposed.
 
 use super::block::{Block, FRAME_OVERHEAD_BYTES};
-use super::share::{Owner, Pot, SYSTEM_MAX, Share, is_system};
+use super::share::{self, Owner, Pot, SYSTEM_MAX, Share, is_system};
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
@@ -27,6 +27,8 @@ const TURN_BYTES: usize = 4 << 10;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Entry {
     frame: Frame,
+    /// See [`share::rank`].
+    rank: u64,
     /// Stands in a block of the chain that this replica follows.
     proposed: bool,
     /// Was shown to the others by this replica.
@@ -117,25 +119,27 @@ impl Pending {
     pub(super) fn add(&mut self, frame: &Frame) -> bool {
         let (owner, bytes, system) = (Owner::of(frame), frame.wire().len(), is_system(frame));
         let too_many = system && self.shares.get(&owner).is_some_and(|share| share.system >= SYSTEM_MAX);
-        if too_many || self.knows(&frame.id()) || !self.make_room(owner, bytes) {
+        let rank = share::rank(frame);
+        if too_many || self.knows(&frame.id()) || !self.make_room(owner, bytes, rank) {
             return false;
         }
         let arrival = self.next;
         self.next += 1;
         self.index.insert(frame.id(), arrival);
-        self.entries.insert(arrival, Entry { frame: frame.clone(), proposed: false, shown: false });
+        self.entries.insert(arrival, Entry { frame: frame.clone(), rank, proposed: false, shown: false });
         self.change(owner, |share| {
             share.frames += 1;
             share.bytes += bytes;
             share.system += usize::from(system);
-            share.waiting.insert(arrival);
+            share.waits(arrival, rank);
         });
         true
     }
 
-    /// Whether there is room for a frame of this size now: the greatest shares lose their newest frames for it, as
-    /// long as they are greater than this one becomes. What stands in a block is not dropped.
-    fn make_room(&mut self, owner: Owner, bytes: usize) -> bool {
+    /// Whether there is room for a frame of this size now: the greatest shares lose their last frames for it, as long as
+    /// they are greater than this one becomes, and then this share those that come behind the frame. What stands in a
+    /// block is not dropped.
+    fn make_room(&mut self, owner: Owner, bytes: usize, rank: u64) -> bool {
         let none = Share::default();
         loop {
             let pot = self.pot(owner);
@@ -143,9 +147,10 @@ impl Pending {
                 return true;
             }
             let own = self.shares.get(&owner).unwrap_or(&none);
-            let newest = |greedy: Owner| self.shares.get(&greedy)?.waiting.last().copied();
-            let Some(newest) = pot.greater(own, bytes).find_map(newest) else { return false };
-            self.remove(newest);
+            let last = |greedy: Owner| self.shares.get(&greedy)?.last();
+            let own_last = || own.last().filter(|(behind, _)| *behind > rank);
+            let Some((_, last)) = pot.greater(own, bytes).find_map(last).or_else(own_last) else { return false };
+            self.remove(last);
         }
     }
 
@@ -187,7 +192,7 @@ impl Pending {
             share.frames -= 1;
             share.bytes -= bytes;
             share.system -= usize::from(system);
-            share.waiting.remove(&arrival);
+            share.waits_no_more(arrival, entry.rank);
         });
         Some(entry)
     }
@@ -195,12 +200,12 @@ impl Pending {
     fn set_proposed(&mut self, arrival: u64, proposed: bool) {
         let Some(entry) = self.entries.get_mut(&arrival).filter(|entry| entry.proposed != proposed) else { return };
         entry.proposed = proposed;
-        let owner = Owner::of(&entry.frame);
+        let (owner, rank) = (Owner::of(&entry.frame), entry.rank);
         self.change(owner, |share| {
             if proposed {
-                share.waiting.remove(&arrival);
+                share.waits_no_more(arrival, rank);
             } else {
-                share.waiting.insert(arrival);
+                share.waits(arrival, rank);
             }
         });
     }
@@ -346,7 +351,7 @@ impl Pending {
             share.bytes += entry.frame.wire().len();
             share.system += usize::from(is_system(&entry.frame));
             if !entry.proposed {
-                share.waiting.insert(*arrival);
+                share.waits(*arrival, entry.rank);
             }
         }
         assert_eq!(counted, self.shares);

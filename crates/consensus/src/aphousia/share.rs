@@ -4,7 +4,7 @@
 //!   pot of clients   three quarters of the bytes   key A ████████████   key B ███   key C █
 //!   pot of members   one quarter                   r0 █   r1 ██   administrator █
 //! ```
-//! A pot that is full takes a frame of a small share in by dropping the newest frames of the greatest one. So whoever
+//! A pot that is full takes a frame of a small share in by dropping the last frames of the greatest one. So whoever
 //! stays below an equal share loses nothing, whatever all others send. Clients never take the room of members' entries.
 
 use alloc::collections::BTreeSet;
@@ -49,6 +49,36 @@ pub(super) struct Share {
     pub(super) system: usize,
     /// Arrivals of those that stand in no block of the chain.
     pub(super) waiting: BTreeSet<u64>,
+    /// The same by rank.
+    ranked: BTreeSet<(u64, u64)>,
+}
+
+impl Share {
+    pub(super) fn waits(&mut self, arrival: u64, rank: u64) {
+        self.waiting.insert(arrival);
+        self.ranked.insert((rank, arrival));
+    }
+
+    pub(super) fn waits_no_more(&mut self, arrival: u64, rank: u64) {
+        self.waiting.remove(&arrival);
+        self.ranked.remove(&(rank, arrival));
+    }
+
+    /// Rank and arrival of the frame that is dropped first.
+    pub(super) fn last(&self) -> Option<(u64, u64)> {
+        self.ranked.last().copied()
+    }
+}
+
+/// How many of its session's requests come before a frame. What does not fit is the last one by this: so all replicas keep
+/// the same frames of a key, and one that is sent again takes the room of those behind it.
+pub(super) fn rank(frame: &Frame) -> u64 {
+    match frame.body() {
+        FrameBody::Requests { lowest_unacknowledged, requests, .. } => {
+            requests.first().map_or(0, |(first, _)| first.0.saturating_sub(lowest_unacknowledged.0))
+        }
+        _ => 0,
+    }
 }
 
 /// Room for some of the owners.

@@ -237,7 +237,7 @@ impl<R: Rules> Instance<R> {
             // Decided blocks that are asked for may fill the gap; if not, a retry names the parent.
             let waits = !node.requested && self.is_far_ahead(header.height);
             if !waits && !self.chain.nodes.contains_key(&parent_hash) {
-                self.want(parent_hash, from, outbox);
+                self.want_parent(parent_hash, from, outbox);
             }
             return false;
         }

@@ -61,8 +61,8 @@ pub(super) struct Bounds {
     waited_until: u64,
 }
 
-/// A large block that nobody announces may cost a view.
-const VIEWS_MAX: u32 = 1;
+/// Where more large values are asked for than links carry, replicas keep others than the leader, which may cost two views.
+const VIEWS_MAX: u32 = 2;
 
 /// Where all are far from each other the time-out is doubled from 150 ms to a minute, and no further view is left.
 const FAR_VIEWS_MAX: u32 = 9;

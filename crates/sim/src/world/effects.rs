@@ -3,9 +3,13 @@
 use super::World;
 use super::event::Event;
 use crate::core::{Abuse, ActorEffect, Effect, Input, Observation};
-use crate::{Liar, RegisterCall, outside};
+use crate::{Liar, PIECE_BYTES, RegisterCall, outside};
+use unisono_node::on_its_way;
 use unisono_trusted::RegisterState;
 use unisono_types::{Bytes, CallId, ReplicaId, VotePosition};
+
+/// What of a message has come in pieces is reported so often, as by the links of the real host.
+const REPORT_INTERVAL: u64 = 50_000;
 
 impl World {
     pub(super) fn effect(&mut self, replica: usize, core: usize, effect: Effect) {
@@ -137,8 +141,25 @@ impl World {
             self.checker.voted(&vote, || factory.is_signed(&vote));
         }
         let copies = self.network.carry(at, from, to, bytes.len(), &mut self.random);
+        if let [Some(at), _] = copies {
+            self.announce(at, from, to, bytes.len());
+        }
         for at in copies.into_iter().flatten() {
             self.schedule(at, Event::ToReplica { replica: to, from, life: 0, bytes: bytes.clone() });
+        }
+    }
+
+    /// A large message comes in pieces, and its receiver sees them.
+    fn announce(&mut self, arrives: u64, from: usize, to: usize, total: usize) {
+        if total <= PIECE_BYTES || self.hosts[to].liar.is_some() {
+            return;
+        }
+        let life = self.hosts[to].life;
+        let earliest = std::mem::replace(self.announced.entry((from, to)).or_default(), arrives);
+        for (before, received) in self.network.portions(from, to, total, REPORT_INTERVAL) {
+            let input = Input::Arriving { from: ReplicaId(from as u16), bytes: on_its_way(received, total) };
+            let event = Event::Inner { replica: to, core: 0, life, input: Box::new(input) };
+            self.schedule(arrives.saturating_sub(before).max(earliest), event);
         }
     }
 

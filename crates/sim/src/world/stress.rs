@@ -19,7 +19,7 @@ impl World {
     pub(super) fn enqueue(&mut self, replica: usize, event: Event) {
         self.counts.stress.queued_events += 1;
         let host = &mut self.hosts[replica];
-        host.inbox.push_back(event);
+        host.inbox.push(event);
         if !host.waking {
             host.waking = true;
             let at = host.busy_until;
@@ -27,16 +27,16 @@ impl World {
         }
     }
 
-    /// The replica has done what it was given: the next, in the order in which it came.
+    /// The replica has done what it was given: the next.
     pub(super) fn work_off(&mut self, replica: usize) {
         self.hosts[replica].waking = false;
         if self.hosts[replica].paused {
-            let waiting = std::mem::take(&mut self.hosts[replica].inbox);
-            self.hosts[replica].backlog.splice(0..0, waiting);
+            let mut waiting = std::mem::take(&mut self.hosts[replica].inbox);
+            self.hosts[replica].backlog.splice(0..0, std::iter::from_fn(|| waiting.pop()));
             return;
         }
         while self.hosts[replica].busy_until <= self.now {
-            let Some(event) = self.hosts[replica].inbox.pop_front() else { return };
+            let Some(event) = self.hosts[replica].inbox.pop() else { return };
             self.happen(event);
         }
         if !self.hosts[replica].inbox.is_empty() && !self.hosts[replica].waking {

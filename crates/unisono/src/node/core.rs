@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use unisono_consensus::{Complaints, Consensus, Provide, Status, aphousia};
 use unisono_execution::{Executor, Service};
 use unisono_node::log::{self, LogReader, Places, Recovered, Ticket};
-use unisono_node::{Drive, Effect, Node as Ring, provided};
+use unisono_node::{Drive, Effect, Node as Ring, on_its_way, provided};
 use unisono_replica::{HaltReason, Input, MarkRule, Settings};
 use unisono_trusted::Register;
 use unisono_types::{CallAnswer, CallId, ReplicaId, SequenceNumber, Time, VerifyContext};
@@ -369,7 +369,12 @@ impl Node {
                         .increment(1);
                     self.end(source, links);
                 }
-                (source, LinkEvent::Progress { received, total }) => links.progress(source, total - received),
+                (source, LinkEvent::Progress { received, total }) => {
+                    links.progress(source, total - received);
+                    if let Source::Peer(from, _) = source {
+                        self.ring.push(Input::Arriving { from, bytes: on_its_way(received, total) });
+                    }
+                }
                 (source, LinkEvent::Message(message)) => {
                     if message.is_large() {
                         links.progress(source, 0);

@@ -8,8 +8,8 @@ use crate::conformance::{Cluster, Conditions, Network};
 use crate::{Consensus, Contradiction, Input, Output, RegisterAnswer, StableCheckpoint};
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::{
-    Certificate, Digest, Epoch, Frame, Message as _, Rejected, ReplicaId, SequenceNumber, Step, Time, Timestamp,
-    Unverified, Verified, View,
+    Certificate, Digest, Epoch, Frame, Message as _, Rejected, ReplicaId, SequenceNumber, Signed, Step, Time,
+    Timestamp, Unverified, Verified, View, Wish,
 };
 
 const WALL: u64 = 1_000_000;
@@ -329,6 +329,12 @@ fn what_is_known_past_or_of_a_stranger_is_not_wanted() {
     assert!(replica.instance.is_wanted(ReplicaId(1), &vote));
     replica.hears(1, &vote).unwrap();
     assert!(!replica.instance.is_wanted(ReplicaId(1), &vote), "kept for its block");
+    let (id, peer) = (cluster.membership().configuration().cluster, ReplicaId(1));
+    let wish = Wish { epoch: Epoch(0), view: View(1) };
+    let wish = Message::Wish(Signed::sign(id, peer, &cluster.host_signer(peer), wish));
+    assert!(replica.instance.is_wanted(peer, &wish));
+    replica.hears(1, &wish).unwrap();
+    assert!(!replica.instance.is_wanted(peer, &wish), "heard");
     let asked_for = Message::Block(certified[1].clone());
     assert!(replica.instance.is_wanted(ReplicaId(1), &asked_for), "fetched by name from who voted for it");
     replica.is_told_height(1, 2);
@@ -496,6 +502,52 @@ fn seconds_to_recover<S: crate::conformance::Subject>(cluster: Cluster) -> Optio
     });
     network.verdict().unwrap();
     recovered
+}
+
+/// Whom a replica asks for the first block of the chain.
+fn asked_for(outputs: &[Output<Message>], block: &Block) -> Vec<u16> {
+    let asked = outputs.iter().filter_map(|output| match output {
+        Output::Send { to, message: Message::Fetch(hash) } if *hash == block.hash() => Some(to.0),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn a_block_that_is_missing_is_asked_for_where_it_must_be_and_of_everybody_else_in_turn() {
+    let cluster = Cluster::new(4, 0);
+    let blocks = chain(&cluster, frames(&cluster, 1..=3));
+    let mut replica = Replica::new(&cluster, 3, Standard);
+    let vote = Message::Vote(certificate(&cluster, 2, &blocks[0]));
+    assert_eq!(asked_for(&replica.hears(2, &vote).unwrap(), &blocks[0]), [2], "who voted for it has it");
+    assert_eq!(asked_for(&replica.hears(2, &vote).unwrap(), &blocks[0]), [], "once");
+    let certified = certified(&cluster, &blocks, 0);
+    let next = Message::Block(certified[1].clone());
+    assert_eq!(asked_for(&replica.hears(0, &next).unwrap(), &blocks[0]), [0], "who builds on it has it, too");
+    // Nobody answers.
+    let mut asked = Vec::new();
+    while asked.len() < 6 && replica.now < 20_000_000 {
+        replica.now += 50_000;
+        let outputs = replica.input(Input::Timeout(crate::aphousia::timers::RETRY));
+        asked.extend(asked_for(&outputs, &blocks[0]).into_iter().map(|peer| (peer, replica.now / 100_000)));
+    }
+    let peers: Vec<u16> = asked.iter().map(|(peer, _)| *peer).collect();
+    assert_eq!(peers, [1, 2, 0, 1, 2, 0], "in turn, and nobody asks itself");
+    assert!(asked[2].1 < 5, "everybody within half a second: {asked:?}");
+}
+
+#[test]
+fn what_comes_from_the_leader_just_now_is_not_asked_for() {
+    let cluster = Cluster::new(3, 0);
+    let blocks = chain(&cluster, frames(&cluster, 1..=1));
+    let asks = |from, bytes| {
+        let mut replica = Replica::new(&cluster, 2, Standard);
+        replica.input(Input::Arriving { from: ReplicaId(from), bytes });
+        let vote = Message::Vote(certificate(&cluster, 1, &blocks[0]));
+        !asked_for(&replica.hears(1, &vote).unwrap(), &blocks[0]).is_empty()
+    };
+    assert!(!asks(0, 100_000), "votes overtake the pieces of a block");
+    assert!(asks(0, 0) && asks(1, 100_000), "from anybody else it may be anything");
 }
 
 #[test]

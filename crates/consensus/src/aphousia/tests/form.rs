@@ -1,14 +1,16 @@
 //! Messages as bytes: what is sent is what is read, anything changed is noticed, nothing makes a reader panic.
 
-use crate::aphousia::block::{Block, CertifiedBlock, Header, Justification, Penalty, inline_digest};
+use crate::aphousia::block::{
+    Block, CertifiedBlock, FRAME_OVERHEAD_BYTES, Header, Justification, Penalty, inline_digest,
+};
 use crate::aphousia::message::{Decided, EnteredView, Message, Position, Proof};
 use crate::conformance::Cluster;
 use proptest::prelude::*;
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::bounds::HEADER_CHARGE_BYTES;
 use unisono_types::{
-    Bytes, Certificate, Digest, Epoch, Message as _, RegisterView, Rejected, ReplicaId, SequenceNumber, Signed, Step,
-    Unverified, View, Wish,
+    Bytes, Certificate, Digest, Epoch, Limits, Message as _, RegisterView, Rejected, ReplicaId, SequenceNumber, Signed,
+    Step, Unverified, View, Wish,
 };
 
 fn cluster() -> Cluster {
@@ -42,6 +44,20 @@ fn bytes(message: &Message) -> Bytes {
 fn receive(cluster: &Cluster, bytes: Bytes) -> Result<Message, Rejected> {
     let context = cluster.context();
     Ok(Unverified::new(Message::parse(bytes, &context)?).verify(&context)?.into_inner())
+}
+
+#[test]
+fn a_block_may_be_as_large_as_the_limits_say_and_no_larger() {
+    let cluster = cluster();
+    let block = block(&cluster, 1, Digest([1; 32]), 2);
+    let frames = block.frames().iter().map(|frame| frame.wire().len() + FRAME_OVERHEAD_BYTES).sum::<usize>() as u32;
+    let read = |block_bytes| {
+        let limits = Limits { operation_bytes: 100, frame_bytes: frames / 2, block_bytes, ..Limits::default() };
+        let context = cluster.clone().with_limits(limits).context();
+        CertifiedBlock::parse_all(&CertifiedBlock::bare(block.clone()).to_bytes(), &context).map(drop)
+    };
+    assert_eq!(read(frames), Ok(()));
+    assert_eq!(read(frames - 1), Err(Rejected::TooLarge));
 }
 
 /// Two decided blocks; r0 voted for a third above them, so the proof needs its header.

@@ -8,8 +8,8 @@ use crate::{Complaints, Consensus, Input, Output, Record, RegisterAnswer, TimerI
 use std::collections::{BTreeMap, BTreeSet};
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::{
-    Certificate, Epoch, Limits, RegisterView, ReplicaId, SequenceNumber, Signed, Step, Time, Timestamp, Verified, View,
-    VotePosition, Wish,
+    Certificate, Epoch, Frame, FrameBody, Limits, RegisterView, ReplicaId, RequestNumber, SequenceNumber, SessionId,
+    Signed, Signer, Step, Time, Timestamp, Verified, View, VotePosition, Wish,
 };
 
 const SECOND: u64 = 1_000_000;
@@ -53,7 +53,10 @@ fn reasons<S: Subject>(network: &Network<S>) -> Vec<&'static str> {
 fn clocks_that_are_set_leave_no_gap_and_time_goes_on() {
     for steps in [vec![-5_000_000], vec![-60_000_000], vec![-600_000_000], vec![DAY, -DAY], vec![DAY, -DAY, DAY]] {
         let mut network = network::<Aphousia>(None);
-        let mut number = 0;
+        decide(&mut network, 1, SECOND);
+        let skew = |id| network.instance(id).unwrap().status().clock_skew_micros;
+        assert!(network.ids().all(|id| (-100_000..=0).contains(&skew(id))), "at rest a little behind the clocks");
+        let mut number = 1;
         for step in [0].into_iter().chain(steps.clone()) {
             network.ids().for_each(|id| network.set_clock(id, step));
             let (from, since) = (network.agreed_time(), network.now());
@@ -263,23 +266,119 @@ fn long_ways_cost_few_views() {
 
 #[test]
 fn large_blocks_depose_nobody() {
-    let views = |planted| {
+    let views = |planted, frames| {
         let mut network = network::<Instance<Planted>>(Some(planted));
         let limits =
             Limits { operation_bytes: 2 << 20, frame_bytes: 3 << 20, block_bytes: 4 << 20, ..Limits::default() };
         let cluster = network.cluster().clone().with_limits(limits);
         network = Network::new(cluster, 1, Conditions { bandwidth: 8_000, ..Conditions::CALM });
         network.ids().for_each(|id| network.start(id));
-        for number in 1..=4 {
+        for number in 1..=frames {
             let frame = network.cluster().frame(number, &vec![1; 1_500_000]);
             network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
         }
-        network.run(3 * SECOND);
+        network.run(frames * SECOND);
         assert_eq!(network.instance(LEADER).unwrap().status().pending, 0);
         view(&network)
     };
-    assert_eq!(views(Planted::StampStands), View(0), "a rule that has nothing to do with it");
-    assert!(views(Planted::SizeAccuses) > View(0));
+    for frames in [4, 10] {
+        assert_eq!(views(Planted::StampStands, frames), View(0), "a rule that has nothing to do with it");
+        assert!(views(Planted::SizeAccuses, frames) > View(0));
+    }
+}
+
+#[test]
+fn whoever_waits_for_the_turns_of_others_waits_for_their_bytes() {
+    let limits = Limits { operation_bytes: 2 << 20, frame_bytes: 3 << 20, block_bytes: 3 << 20, ..Limits::default() };
+    let cluster = Cluster::new(3, 0).with_limits(limits);
+    let mut network = Network::<Aphousia>::new(cluster, 1, Conditions { bandwidth: 8_000, ..Conditions::CALM });
+    network.ids().for_each(|id| network.start(id));
+    let signed = |client| {
+        let requests = vec![(RequestNumber(1), vec![1; 2 << 20].into())];
+        let (session, lowest_unacknowledged) = (SessionId(client), RequestNumber(1));
+        let body = FrameBody::Requests { session, lowest_unacknowledged, requests };
+        Frame::sign(network.cluster().membership().configuration().cluster, &Signer::keyed(1, client), body)
+    };
+    let mut frames: Vec<Frame> = (1..=6).map(signed).collect();
+    frames.sort_by_key(Frame::key);
+    // The leader hears last of whoever has the last turn; the others have known of it for longest.
+    let last = frames.pop().unwrap();
+    network.ids().skip(1).for_each(|id| network.submit(id, last.clone(), ""));
+    frames.push(last);
+    for frame in frames {
+        network.ids().for_each(|id| network.submit(id, frame.clone(), ""));
+    }
+    network.run(6 * SECOND);
+    assert_eq!(network.instance(LEADER).unwrap().status().pending, 0);
+    assert_eq!(view(&network), View(0));
+}
+
+/// After how long a follower wishes for another leader, when the leader's next block comes at this speed, in bytes per
+/// microsecond, and is never complete.
+fn patience_while_a_block_comes(speed: u64) -> u64 {
+    let cluster = Cluster::new(3, 0).with_limits(Limits::default());
+    let mut follower = instance(&cluster, crate::aphousia::Standard);
+    let mut timers = BTreeMap::from([(crate::aphousia::timers::STATUS, SECOND)]);
+    let mut outbox = Vec::new();
+    let mut input = Input::Submit(Verified::own(cluster.frame(1, b"x")));
+    for at in (1..).step_by(10_000) {
+        let now = Time { monotonic: at, wall: SECOND + at };
+        follower.handle(now, input, &mut outbox);
+        let due: Vec<TimerId> = timers.iter().filter(|(_, due)| **due <= at).map(|(timer, _)| *timer).collect();
+        for timer in due {
+            timers.remove(&timer);
+            follower.handle(now, Input::Timeout(timer), &mut outbox);
+        }
+        for output in outbox.drain(..) {
+            match output {
+                Output::SetTimer { timer, at: Some(at) } => drop(timers.insert(timer, at)),
+                Output::Broadcast(Message::Wish(_)) => return at,
+                // The leader is there.
+                Output::Broadcast(Message::Probe(sent)) => timers.extend([(TimerId(99), sent)]),
+                _ => {}
+            }
+        }
+        if let Some(sent) = timers.remove(&TimerId(99)) {
+            for from in [LEADER, ReplicaId(2)] {
+                let message = Verified::own(Message::Echo(sent));
+                follower.handle(now, Input::Message { from, message }, &mut outbox);
+            }
+        }
+        input = Input::Arriving { from: LEADER, bytes: (at * speed) as usize };
+    }
+    unreachable!("a leader that completes nothing is replaced")
+}
+
+#[test]
+fn bytes_that_come_are_patience_and_no_more_than_they_take() {
+    let (nothing, drawn_out, line) = (0, 1, 16);
+    let base = patience_while_a_block_comes(nothing);
+    assert!((150_000..170_000).contains(&base), "{base} us");
+    let drawn_out = patience_while_a_block_comes(drawn_out);
+    assert!(drawn_out < 2 * base, "1 MB/s is too slow for a block: {drawn_out} us");
+    let line = patience_while_a_block_comes(line);
+    assert!((4 * SECOND..7 * SECOND).contains(&line), "a whole block at 8 MB/s to each of two, and no more: {line} us");
+}
+
+#[test]
+fn an_echo_for_the_process_before_this_one_is_no_round_trip() {
+    let cluster = Cluster::new(3, 0);
+    let id = ReplicaId(1);
+    let settings = Settings::new(id, cluster.host_signer(id), cluster.membership().clone());
+    let mut instance = Aphousia::new(settings, Recovered::default());
+    let mut says = |monotonic, input| {
+        let mut outbox = Vec::new();
+        instance.handle(Time { monotonic, wall: SECOND }, input, &mut outbox);
+        (outbox, instance.distance.round_trip_micros())
+    };
+    // Its monotonic clock began when the machine did.
+    let begin = 3_600 * SECOND;
+    let (outbox, _) = says(begin, Input::Start);
+    assert!(outbox.iter().any(|output| matches!(output, Output::Broadcast(Message::Probe(_)))));
+    let echo = |from, sent| Input::Message { from, message: Verified::own(Message::Echo(sent)) };
+    says(begin + 100, echo(LEADER, 7));
+    assert_eq!(says(begin + 100, echo(ReplicaId(2), 7)).1, 0, "nothing was measured");
+    assert_eq!(says(begin + 200, echo(LEADER, begin)).1, 100, "half way from nothing to 200 us");
 }
 
 #[test]
