@@ -225,13 +225,9 @@ const PLANTED_SEEDS: u64 = 60;
 /// Bugs that take more seeds: where this test begins to look for them, so that it need not run them all.
 const SELDOM: [(&str, u64); 1] = [("skipped-views-count", 100)];
 
-/// Needs views of its own: large values cost right replicas up to three, and this bug seldom costs more. A test of
-/// agreement's time finds it.
-const NOT_FOUND: &str = "size-accuses";
-
 #[test]
 fn planted_bugs_break_what_they_must_and_the_same_seed_is_clean_without_them() {
-    for bug in Planted::all().filter(|bug| bug.name() != NOT_FOUND) {
+    for bug in Planted::all() {
         let first = SELDOM.iter().find(|(name, _)| *name == bug.name()).map_or(0, |(_, first)| *first);
         let plan = if bug.of_schedule().is_some() { Plan::wide } else { Plan::of_seed };
         let shows = |seed: &u64| {
