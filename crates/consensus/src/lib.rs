@@ -164,11 +164,12 @@ pub enum Input<M> {
     Executed(SequenceNumber),
     /// f+1 equal checkpoints: agreement may stand on this one and forget what is below.
     Stable(StableCheckpoint),
-    /// A large message from a peer is on its way. A hint: bytes that come excuse a leader for the time that they take.
+    /// A large message from a peer is on its way: stands for what was said about this peer before. A hint: bytes that come
+    /// excuse a leader for the time that they take.
     Arriving {
         /// The peer.
         from: ReplicaId,
-        /// Bytes of it that are here or about to be.
+        /// Bytes of it that are here or about to be; 0 when it is here, or will not be.
         bytes: usize,
     },
     /// The link to a peer went down or came up. A hint: it may shorten a wait, nothing else.
@@ -306,11 +307,20 @@ pub enum Record {
         /// The transferable commit certificate, as the algorithm encodes it.
         proof: Bytes,
     },
-    /// What the replica's clock has shown at best since its newest decision, in microseconds since 1970: kept beside the
-    /// register's next state. Losing it costs patience with clocks that are set back, nothing else.
-    Clock(u64),
+    /// What the replica's clock has shown: kept beside the register's next state. Without it a replica that restarts after
+    /// its clock was set back may vote later, by up to that step; nothing else is lost.
+    Clock(ClockReading),
     /// Nothing: answered when everything before it is durable.
     Barrier,
+}
+
+/// What a replica's clock has shown at best since its newest decision.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ClockReading {
+    /// Place of that decision.
+    pub after: SequenceNumber,
+    /// Microseconds since 1970.
+    pub micros: u64,
 }
 
 /// A request to read the log on behalf of a peer that is far behind.

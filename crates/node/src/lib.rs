@@ -18,4 +18,4 @@ pub mod message;
 mod node;
 
 pub use ledger::{KeptRegister, Ledger, Promise};
-pub use node::{Drive, Effect, Node, Probe, on_its_way, provided};
+pub use node::{Drive, Effect, Node, PROGRESS_PAUSE, Probe, arriving_bytes, provided};

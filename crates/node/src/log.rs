@@ -40,6 +40,7 @@ pub use write::Writer;
 
 use bytes::Bytes;
 use std::io;
+use unisono_consensus::ClockReading;
 use unisono_trusted::RegisterRecord;
 use unisono_types::{ClusterId, Digest, RegisterId, ReplicaId, SequenceNumber};
 
@@ -109,7 +110,7 @@ pub enum Entry {
     /// The vote register must stay silent: goes into its mark.
     Lost(Lost),
     /// What the replica's clock has shown: goes into the mark with the register's next state.
-    Clock(u64),
+    Clock(ClockReading),
 }
 
 impl Entry {

@@ -111,18 +111,21 @@ pub struct Node<A: Consensus, R, P> {
     halted: bool,
 }
 
-/// What counts as being on its way of a large message, when so many bytes of it are here: hosts report every 50 ms at
-/// most, and a line of 8 MB/s brings no more than this until the next time.
-#[must_use]
-pub const fn on_its_way(received: usize, total: usize) -> usize {
-    const NEXT: usize = 512 << 10;
-    if total - received < NEXT { total } else { received + NEXT }
-}
-
 impl<A: Consensus, R, P> std::fmt::Debug for Node<A, R, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// Hosts report how much of a large message is here so often at most, in microseconds.
+pub const PROGRESS_PAUSE: u64 = 50_000;
+
+/// Bytes of a large message to report as arriving when `received` are here: a line of 8 MB/s brings no more than the rest of
+/// this until the next report.
+#[must_use]
+pub const fn arriving_bytes(received: usize, total: usize) -> usize {
+    const NEXT: usize = 512 << 10;
+    if total.saturating_sub(received) < NEXT { total } else { received + NEXT }
 }
 
 impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {

@@ -31,7 +31,7 @@ pub(crate) struct Tallies {
     enough: usize,
     votes: BTreeMap<CallId, BTreeMap<ReplicaId, Vote>>,
     /// Invariant: the same votes, of each member in the order in which they came.
-    ages: BTreeMap<ReplicaId, BTreeMap<u64, CallId>>,
+    order: BTreeMap<ReplicaId, BTreeMap<u64, CallId>>,
     next: u64,
     answered: BTreeSet<CallId>,
     answered_order: VecDeque<CallId>,
@@ -42,7 +42,7 @@ pub(crate) struct Tallies {
 #[derive(Clone, Copy, Debug)]
 struct Vote {
     answer: Digest,
-    /// Its place in `ages`.
+    /// Its place in `order`.
     number: u64,
     leaf: Digest,
 }
@@ -53,7 +53,7 @@ impl Tallies {
         Self {
             enough,
             votes: BTreeMap::new(),
-            ages: BTreeMap::new(),
+            order: BTreeMap::new(),
             next: 0,
             answered: BTreeSet::new(),
             answered_order: VecDeque::new(),
@@ -74,7 +74,7 @@ impl Tallies {
         let tally = self.votes.entry(call.clone()).or_default();
         tally.insert(member, Vote { answer, number, leaf });
         let equal = tally.values().filter(|vote| vote.answer == answer).count();
-        self.ages.entry(member).or_default().insert(number, call.clone());
+        self.order.entry(member).or_default().insert(number, call.clone());
         self.sum.add(&leaf);
         if equal < self.enough {
             return false;
@@ -99,8 +99,8 @@ impl Tallies {
     fn answer(&mut self, call: &CallId) {
         for (member, vote) in self.votes.remove(call).into_iter().flatten() {
             self.sum.subtract(&vote.leaf);
-            if let Some(ages) = self.ages.get_mut(&member) {
-                ages.remove(&vote.number);
+            if let Some(order) = self.order.get_mut(&member) {
+                order.remove(&vote.number);
             }
         }
         if self.answered_order.len() >= ANSWERED_MAX
@@ -115,13 +115,8 @@ impl Tallies {
     }
 
     fn make_room(&mut self, member: ReplicaId) {
-        if self.ages.get(&member).is_some_and(|ages| ages.len() >= VOTES_MAX) {
-            self.forget_oldest(member);
-        }
-    }
-
-    fn forget_oldest(&mut self, member: ReplicaId) {
-        let Some((_, call)) = self.ages.get_mut(&member).and_then(BTreeMap::pop_first) else { return };
+        let Some(order) = self.order.get_mut(&member).filter(|order| order.len() >= VOTES_MAX) else { return };
+        let Some((_, call)) = order.pop_first() else { return };
         let Some(tally) = self.votes.get_mut(&call) else { return };
         if let Some(vote) = tally.remove(&member) {
             self.sum.subtract(&vote.leaf);
@@ -163,7 +158,7 @@ mod tests {
         assert!(!vote(&mut tallies, 1, 1, "noon"), "its first word counts");
         assert!(vote(&mut tallies, 2, 1, "noon"));
         assert!(!vote(&mut tallies, 1, 1, "noon") && !vote(&mut tallies, 2, 1, "noon"), "over");
-        assert!(tallies.votes.is_empty() && tallies.ages.values().all(BTreeMap::is_empty));
+        assert!(tallies.votes.is_empty() && tallies.order.values().all(BTreeMap::is_empty));
         assert!(tallies.is_settled(ReplicaId(7), &call(1)) && !tallies.is_settled(ReplicaId(0), &call(2)));
     }
 
@@ -174,7 +169,7 @@ mod tests {
         for number in 1..=3 * VOTES_MAX as u32 {
             assert!(!vote(&mut tallies, 2, number, "lie"));
         }
-        assert_eq!(tallies.ages[&ReplicaId(2)].len(), VOTES_MAX);
+        assert_eq!(tallies.order[&ReplicaId(2)].len(), VOTES_MAX);
         assert_eq!(tallies.votes.len(), VOTES_MAX + 1);
         assert!(vote(&mut tallies, 1, 0, "yes"), "the others are counted as before");
     }
@@ -202,7 +197,7 @@ mod tests {
             tallies.votes.values().flat_map(BTreeMap::values).for_each(|vote| sum.add(&vote.leaf));
             tallies.answered.iter().for_each(|call| sum.add(&answered_leaf(call)));
             prop_assert_eq!(tallies.digest(), sum.bytes());
-            let listed: usize = tallies.ages.values().map(BTreeMap::len).sum();
+            let listed: usize = tallies.order.values().map(BTreeMap::len).sum();
             prop_assert_eq!(listed, tallies.votes.values().map(BTreeMap::len).sum::<usize>());
         }
     }

@@ -183,8 +183,8 @@ impl Machine {
         }
     }
 
-    /// Whether a sync succeeds now.
-    fn sync(&mut self) -> io::Result<()> {
+    /// Fails once if the failure of a sync is armed.
+    fn fail_sync(&mut self) -> io::Result<()> {
         if self.armed == Some(Failure::Sync) {
             self.armed = None;
             return Err(io::Error::other("the sync failed"));
@@ -246,7 +246,7 @@ impl log::Disk for Directory {
     fn sync_directory(&self) -> io::Result<()> {
         let mut machine = self.disk.machine();
         machine.operation()?;
-        machine.sync()?;
+        machine.fail_sync()?;
         let of_directory = machine.files.iter_mut().filter(|(name, _)| name.starts_with(&self.prefix));
         of_directory.for_each(|(_, file)| file.named = true);
         Ok(())
@@ -289,7 +289,7 @@ impl DiskFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut machine = self.disk.machine();
         machine.operation()?;
-        let outcome = machine.sync();
+        let outcome = machine.fail_sync();
         let file = machine.file(&self.name)?;
         match outcome {
             Ok(()) => file.sync(),

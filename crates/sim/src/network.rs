@@ -115,8 +115,8 @@ impl Network {
         }
     }
 
-    /// Bytes that a link carries in a millisecond, if that is limited.
-    fn narrowness(&self, from: Node, to: Node) -> Option<u64> {
+    /// Bytes that the link carries in a millisecond, if that is limited.
+    pub fn bandwidth_between(&self, from: Node, to: Node) -> Option<u64> {
         let narrow = [self.bandwidth[from], self.bandwidth[to]].into_iter().filter(|limit| *limit > 0).min();
         narrow.filter(|_| from.max(to) < self.unlimited_from)
     }
@@ -129,14 +129,14 @@ impl Network {
         bytes: usize,
         interval: u64,
     ) -> impl Iterator<Item = (u64, usize)> + use<> {
-        let narrow = self.narrowness(from, to).unwrap_or(u64::MAX);
+        let narrow = self.bandwidth_between(from, to).unwrap_or(u64::MAX);
         let length = bytes as u64 * 1_000 / narrow;
         (0..length).step_by(interval as usize).map(move |time| (length - time, (time * narrow / 1_000) as usize))
     }
 
     /// When the last byte is on its way; nothing if the queue is full.
     fn send(&mut self, now: u64, from: Node, to: Node, bytes: usize) -> Option<u64> {
-        let Some(narrow) = self.narrowness(from, to) else { return Some(now) };
+        let Some(narrow) = self.bandwidth_between(from, to) else { return Some(now) };
         let sent = &mut self.sent[from * self.nodes + to];
         let waits = sent.saturating_sub(now);
         if waits * narrow / 1_000 > QUEUE_BYTES_MAX {

@@ -26,17 +26,20 @@ const HARD_SEEDS_THAT_FAILED: [(u64, &str); 14] = [
     (1414, "the largest message of agreement was taken for one that no link takes"),
     (1641, "a segment's header whose sync had failed was seen, and gone after the next power loss"),
     (1719, "an old torn tail, behind which later starts had written, took a register back to its state of then"),
+    (2066, "a start went on in a segment whose name was not synced, and a loss of power took all of it"),
     (2689, "all clocks were ahead for a second: no later view could build on votes of then, although most had voted"),
     (3440, "all clocks were set back, and a replica that restarted then had forgotten what its clock had been"),
     (5035, "whoever sent without end was served in front of all others by a simulated machine, if it was slow"),
     (6225, "a block that was missing was asked for too seldom, and of the wrong ones"),
-    (6436, "the same, from a leader that had to be asked and was not"),
+    (
+        6436,
+        "a missing block was asked for in a few rounds only, and of a liar, although who built on it must have had it",
+    ),
     (7766, "an echo of a probe from before a restart made a replica believe in a round trip of hours"),
     (
         8079,
         "all clocks were a day ahead for a second: votes for an outside call were forgotten, and it was never answered",
     ),
-    (2066, "a start went on in a segment whose name was not synced, and a loss of power took all of it"),
 ];
 
 /// The same for plans with a theme.

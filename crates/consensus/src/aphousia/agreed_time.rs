@@ -6,6 +6,7 @@
 //!   leader     its clock                  where that is not below the parent's stamp
 //!              max(parent's, c + e/2)     else: the clocks were set back, agreed time waits for them at half speed
 //!   follower   votes when  stamp <= max(its clock + D * 4^k, c + e)     until then the block waits, it is not dropped
+//!              or when     it has my vote, or those of f+1 members, in this chain already
 //!              where its clock is the best that it has been since c: what it allowed once it allows until c moves on
 //! ```
 //! Old stamps never prevent a vote. Stamps never fall along a chain, so a timely block has timely ancestors only.
@@ -22,9 +23,9 @@
 //! Source: the design's section on Aphousia, "Timestamps", and its corrections.
 
 use super::{Instance, Message, Node, Rules};
-use crate::Output;
+use crate::{ClockReading, Output};
 use alloc::{collections::BTreeSet, vec::Vec};
-use unisono_types::{Digest, Time, Timestamp};
+use unisono_types::{Digest, SequenceNumber, Time, Timestamp};
 
 /// D * 4^k grows no further: beyond it leadership reaches a replica whose clock is not ahead, which all can follow.
 const TOLERANCE_MICROS_MAX: u64 = 60_000_000;
@@ -40,8 +41,8 @@ pub(super) struct AgreedTime {
     since: u64,
     /// The greatest lead of my clock over the monotonic one since c.
     clock_lead: i128,
-    /// What my clock had shown at best when the process before this one voted last.
-    before: u64,
+    /// The same when the process before this one voted last.
+    before: ClockReading,
     /// k.
     time_outs: u32,
     /// The earliest moment at which something that waits for time becomes timely, as of the newest input.
@@ -70,14 +71,16 @@ fn clock_lead(now: Time) -> i128 {
 }
 
 impl AgreedTime {
-    /// Before the start, with what the clock had shown at best before.
-    pub(super) fn recovered(clock: u64) -> Self {
-        Self { before: clock, ..Self::default() }
+    /// Before the start, with the newest [`crate::Record::Clock`].
+    pub(super) fn recovered(before: ClockReading) -> Self {
+        Self { before, ..Self::default() }
     }
 
-    pub(super) fn start(&mut self, newest: Timestamp, now: Time) {
-        let before = Time { wall: self.before, ..now };
-        (self.newest, self.since, self.clock_lead) = (newest, now.monotonic, clock_lead(now).max(clock_lead(before)));
+    /// With c as the log has it. What the clock had shown before c was decided counts no more.
+    pub(super) fn start(&mut self, height: SequenceNumber, newest: Timestamp, now: Time) {
+        let before = if self.before.after >= height { self.before.micros } else { 0 };
+        let before = clock_lead(Time { wall: before, ..now });
+        (self.newest, self.since, self.clock_lead) = (newest, now.monotonic, clock_lead(now).max(before));
     }
 
     /// What my clock shows counts until c moves on.
@@ -167,21 +170,16 @@ impl<R: Rules> Instance<R> {
         false
     }
 
-    /// Whether f+1 members have voted for this stamp, in a block with it below this one or above that: one of them is
-    /// correct and has found it timely.
+    /// Whether f+1 members have voted for this stamp in the chain of this node, at or below it: one of them is correct and has
+    /// found it timely.
     fn is_vouched_for(&self, node: &Node) -> bool {
         let timestamp = node.header().timestamp;
-        let mut first = node;
-        let parent = |node: &Node| self.chain.nodes.get(&node.header().parent);
-        while let Some(below) = parent(first).filter(|below| below.header().timestamp == timestamp) {
-            first = below;
-        }
-        let first = first.block.hash();
-        let above = self.chain.nodes.iter().filter(|(hash, _)| self.chain.path(hash).contains(&first));
         let mut voters = BTreeSet::new();
-        for (hash, node) in above {
+        let mut at = Some(node);
+        while let Some(node) = at.filter(|node| node.header().timestamp == timestamp) {
             voters.extend(node.votes.keys().copied());
-            voters.extend(self.changes.who_stand_on(hash));
+            voters.extend(self.changes.last_voters(&node.block.hash()));
+            at = self.chain.nodes.get(&node.header().parent);
         }
         voters.len() >= self.settings.membership.quorum().one_correct()
     }

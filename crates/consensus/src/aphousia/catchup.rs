@@ -36,6 +36,8 @@ const AGAIN_MAX: u32 = 5;
 struct Want {
     /// Who named it.
     from: ReplicaId,
+    /// Who was asked at once besides.
+    also: Option<ReplicaId>,
     attempts: u32,
     /// Not before this round of retries.
     due: u32,
@@ -190,14 +192,15 @@ impl<R: Rules> Instance<R> {
         if known || of_peer >= WANTS_MAX || self.is_far_behind() {
             return;
         }
-        self.catchup.wants.insert(hash, Want { from, attempts: 0, due: 0 });
+        self.catchup.wants.insert(hash, Want { from, also: None, attempts: 0, due: 0 });
         // Votes overtake the pieces of a block.
         if from != self.me() && !self.is_receiving() {
             outbox.push(Output::Send { to: from, message: Message::Fetch(hash) });
         }
     }
 
-    /// Each name is asked for in each round until everybody was asked, then in every second one, fourth, eighth.
+    /// Each name is asked for once a round, of one member after the other; when all were asked in every second round, then in
+    /// every fourth, eighth.
     pub(super) fn retry_wants(&mut self, outbox: &mut Vec<Output<Message>>) {
         if self.is_far_behind() {
             self.catchup.wants.clear();
@@ -206,7 +209,7 @@ impl<R: Rules> Instance<R> {
         let missing: Vec<(Digest, ReplicaId)> =
             self.chain.nodes.values().filter_map(|node| self.missing_of(node)).collect();
         for (hash, from) in missing {
-            self.catchup.wants.entry(hash).or_insert(Want { from, attempts: 0, due: 0 });
+            self.catchup.wants.entry(hash).or_insert(Want { from, also: None, attempts: 0, due: 0 });
         }
         if self.is_receiving() {
             return;
@@ -215,7 +218,7 @@ impl<R: Rules> Instance<R> {
         let round = self.catchup.round;
         let members = self.settings.membership.len() as u32;
         let me = self.me();
-        self.catchup.wants.retain(|_, want| want.attempts < ATTEMPTS_MAX);
+        self.catchup.wants.retain(|_, want| want.attempts < ATTEMPTS_MAX.max(2 * members));
         for (hash, want) in self.catchup.wants.iter_mut().filter(|(_, want)| want.due <= round) {
             let turn = |attempts| ReplicaId(((u32::from(want.from.0) + attempts) % members) as u16);
             if turn(want.attempts) == me {
@@ -228,16 +231,15 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    /// A block from this peer stands on a missing one, so the peer has that, too: it is asked now and first, whoever else
-    /// was asked before.
+    /// A block from this peer stands on a missing one, so the peer has that, too: one such peer is asked beside the others.
     pub(super) fn want_parent(&mut self, parent: Digest, from: ReplicaId, outbox: &mut Vec<Output<Message>>) {
-        let elsewhere = |want: &&mut Want| want.from != from;
-        match self.catchup.wants.get_mut(&parent).filter(elsewhere) {
-            Some(want) if from != self.settings.id => {
-                *want = Want { from, attempts: 1, due: self.catchup.round.saturating_add(1) };
+        match self.catchup.wants.get_mut(&parent) {
+            Some(want) if want.from != from && want.also.is_none() && from != self.settings.id => {
+                want.also = Some(from);
                 outbox.push(Output::Send { to: from, message: Message::Fetch(parent) });
             }
-            _ => self.want(parent, from, outbox),
+            Some(_) => {}
+            None => self.want(parent, from, outbox),
         }
     }
 

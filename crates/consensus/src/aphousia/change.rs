@@ -48,6 +48,8 @@ pub(super) struct Patience {
     /// Bytes of the first blocks decided meanwhile, and how many blocks that were.
     passed_bytes: usize,
     passed: usize,
+    /// Bytes of large messages that have come from the leader meanwhile: what is in them may not be decided yet.
+    arrived_bytes: usize,
 }
 
 impl Changes {
@@ -86,13 +88,8 @@ impl Changes {
         self.changes.values().any(|change| change.last == *position)
     }
 
-    /// So much of a large message from this peer is on its way; 0 when it is here.
-    pub(super) fn is_arriving(&mut self, from: ReplicaId, bytes: usize) {
-        self.arriving.insert(from, bytes);
-    }
-
-    /// The replicas whose view changes name this block as their last vote.
-    pub(super) fn who_stand_on(&self, hash: &Digest) -> impl Iterator<Item = ReplicaId> {
+    /// The replicas whose view change names this block as its last vote.
+    pub(super) fn last_voters(&self, hash: &Digest) -> impl Iterator<Item = ReplicaId> {
         self.changes.values().filter(move |change| change.last.hash == *hash).map(|change| change.replica)
     }
 
@@ -130,6 +127,7 @@ impl<R: Rules> Instance<R> {
         self.seat.step = unisono_types::Step(0);
         self.seat.last = change.last;
         self.patience = None;
+        self.changes.arriving.clear();
         self.watch.enter(now);
         self.changes.retries = 0;
         self.catchup.want_now();
@@ -202,8 +200,18 @@ impl<R: Rules> Instance<R> {
         }
         let block = self.settings.membership.configuration().limits.block_bytes as usize;
         let passed = self.patience.as_ref().map_or(0, |patience| patience.passed_bytes);
-        let arriving = self.arriving();
+        let arrived = self.patience.as_ref().map_or(0, |patience| patience.arrived_bytes);
+        let arriving = arrived.saturating_add(self.arriving());
         self.micros_to_followers(self.pending.bytes().min(block) + arriving.min(block) + passed)
+    }
+
+    /// So many bytes of a large message from this peer are here or about to be; 0 when none is on its way any more.
+    pub(super) fn set_arriving(&mut self, from: ReplicaId, bytes: usize) {
+        let before = self.changes.arriving.insert(from, bytes).unwrap_or_default();
+        let leader = self.next_leader();
+        if let Some(patience) = self.patience.as_mut().filter(|_| bytes == 0 && from == leader) {
+            patience.arrived_bytes = patience.arrived_bytes.saturating_add(before);
+        }
     }
 
     /// Bytes of a large message that are on their way from the leader.
@@ -285,7 +293,7 @@ impl<R: Rules> Instance<R> {
             self.probe(now, outbox);
         } else if self.settings.membership.member(peer).is_some() && peer != self.me() {
             self.changes.down.insert(peer);
-            self.changes.is_arriving(peer, 0);
+            self.set_arriving(peer, 0);
             self.watch_link(now, outbox);
         }
     }
@@ -320,7 +328,7 @@ impl<R: Rules> Instance<R> {
         self.wishes_onward() && (lost || slow || self.changes.down.contains(&self.next_leader()))
     }
 
-    /// A block was decided. What waits behind large ones may take longer, but not behind ever more of them: an entry
+    /// A block was decided. What waits behind others may take longer for their bytes, but not behind ever more of them: an entry
     /// that was shown to the leader stands in the block after those in flight.
     pub(super) fn block_passed(&mut self, bytes: usize) {
         self.watch.block_decided(bytes);

@@ -318,11 +318,6 @@ impl unisono_types::Message for Message {
 }
 
 impl Message {
-    /// Whether it brings blocks or frames, whose bytes may be many.
-    pub(super) const fn may_be_large(&self) -> bool {
-        matches!(self, Self::Block(_) | Self::Frames(_) | Self::Decided(_))
-    }
-
     /// Signatures that [`Verify`] checks in it: what a host may count against its sender before it checks any.
     #[must_use]
     pub fn signatures(&self) -> usize {

@@ -48,8 +48,8 @@ pub use message::{Decided, EnteredView, Message, Position, Proof};
 pub use rules::{Rules, Standard};
 
 use crate::{
-    Consensus, Contradiction, Decision, Input, Output, PersistId, Record, RegisterAnswer, StableCheckpoint, Status,
-    TimerId,
+    ClockReading, Consensus, Contradiction, Decision, Input, Output, PersistId, Record, RegisterAnswer,
+    StableCheckpoint, Status, TimerId,
 };
 use agreed_time::AgreedTime;
 use alloc::{collections::BTreeMap, vec::Vec};
@@ -142,8 +142,8 @@ pub struct Recovered {
     pub blocks: Vec<Bytes>,
     /// The proof of that [`Record::Commit`].
     pub proof: Option<Bytes>,
-    /// The last [`Record::Clock`]; 0 when there is none.
-    pub clock: u64,
+    /// Of the last [`Record::Clock`].
+    pub clock: ClockReading,
 }
 
 /// What the register said last, and what it was asked since.
@@ -312,7 +312,8 @@ impl<R: Rules> Instance<R> {
 
     fn start(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         self.timers.want(timers::STATUS, Some(now.monotonic + self.settings.tuning.status_micros), outbox);
-        self.time.start(self.chain.root().header.timestamp, now);
+        let root = self.chain.root().header.clone();
+        self.time.start(root.height, root.timestamp, now);
         self.chain.nodes.values_mut().for_each(|node| node.since = now.monotonic);
         outbox.push(Output::Broadcast(self.position()));
         self.probe(now, outbox);
@@ -332,9 +333,6 @@ impl<R: Rules> Instance<R> {
     fn receive(&mut self, now: Time, from: ReplicaId, message: Message, outbox: &mut Vec<Output<Message>>) {
         if from == self.me() || self.settings.membership.member(from).is_none() {
             return;
-        }
-        if message.may_be_large() {
-            self.changes.is_arriving(from, 0);
         }
         match message {
             Message::Block(block) => self.receive_block(now, from, block, outbox),
@@ -510,7 +508,7 @@ impl<R: Rules> Consensus for Instance<R> {
             }
             Input::Stable(stable) => self.set_stable(stable, outbox),
             Input::Link { peer, up } => self.link_changed(now, peer, up, outbox),
-            Input::Arriving { from, bytes } => self.changes.is_arriving(from, bytes),
+            Input::Arriving { from, bytes } => self.set_arriving(from, bytes),
             // The register's answer says that all writes before it are durable; nothing else waits for one.
             // Execution lags by what clients have outstanding, which their sessions bound.
             Input::Persisted(_) | Input::Executed(_) => {}

@@ -8,7 +8,7 @@
 use super::block::{Header, Justification, inline_digest};
 use super::message::Message;
 use super::{Block, Call, CertifiedBlock, Instance, Node, Rules, rules};
-use crate::{Output, Record};
+use crate::{ClockReading, Output, Record};
 use alloc::vec::Vec;
 use unisono_types::bounds::HEADER_CHARGE_BYTES;
 use unisono_types::{Digest, ReplicaId, Step, Time, View, ViewChange};
@@ -201,7 +201,8 @@ impl<R: Rules> Instance<R> {
     /// What the clock has shown goes to the disk with each statement: a restart must not forget it.
     fn register_asked(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         self.distance.register_asked(now);
-        self.persist(Record::Clock(self.time.clock(now)), outbox);
+        let reading = ClockReading { after: self.chain.height(), micros: self.time.clock(now) };
+        self.persist(Record::Clock(reading), outbox);
     }
 
     /// The next own block that the register has not stood by, its parent valid. Only of those built since the start:

@@ -5,7 +5,8 @@
 //!   pot of members   one quarter                   r0 █   r1 ██   administrator █
 //! ```
 //! A pot that is full takes a frame of a small share in by dropping the last frames of the greatest one. So whoever
-//! stays below an equal share loses nothing, whatever all others send. Clients never take the room of members' entries.
+//! stays below an equal share loses nothing, whatever all others send. When no share is greater, a frame takes the room of
+//! those of its own key that come behind it. Clients never take the room of members' entries.
 
 use alloc::collections::BTreeSet;
 use unisono_types::{Frame, FrameBody, PublicKey};
@@ -49,7 +50,7 @@ pub(super) struct Share {
     pub(super) system: usize,
     /// Arrivals of those that stand in no block of the chain.
     pub(super) waiting: BTreeSet<u64>,
-    /// The same by rank.
+    /// Rank and arrival of the same.
     ranked: BTreeSet<(u64, u64)>,
 }
 
@@ -70,8 +71,8 @@ impl Share {
     }
 }
 
-/// How many of its session's requests come before a frame. What does not fit is the last one by this: so all replicas keep
-/// the same frames of a key, and one that is sent again takes the room of those behind it.
+/// How far a frame's first request lies above what its session has acknowledged. The frames that lie furthest are dropped
+/// first: so replicas keep nearly the same ones, and one that is sent again takes the room of those behind it.
 pub(super) fn rank(frame: &Frame) -> u64 {
     match frame.body() {
         FrameBody::Requests { lowest_unacknowledged, requests, .. } => {

@@ -1,6 +1,6 @@
 //! A cluster of simulated keys, and what a replica's disk holds.
 
-use crate::Record;
+use crate::{ClockReading, Record};
 use std::{collections::BTreeMap, string::String, vec::Vec};
 use unisono_trusted::{Register, RegisterState, register_id};
 use unisono_types::{
@@ -140,14 +140,20 @@ pub struct Disk {
     pub commits: BTreeMap<SequenceNumber, (Digest, Bytes)>,
     /// What was decided up to the newest commit record, in order: place and hash.
     pub decided: BTreeMap<SequenceNumber, Digest>,
-    /// The last clock record.
-    pub clock: u64,
+    /// Of the last clock record.
+    pub clock: ClockReading,
 }
 
 impl Default for Disk {
     fn default() -> Self {
         let register = RegisterState { view: RegisterView(0), step: Step(0), ..RegisterState::default() };
-        Self { register, blocks: BTreeMap::new(), commits: BTreeMap::new(), decided: BTreeMap::new(), clock: 0 }
+        Self {
+            register,
+            blocks: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            clock: ClockReading::default(),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //!   register.mark   two slots in pages of their own; the whole one with the greater count holds
 //!   slot            "unimark3" 8 | count 8 | register's name, BLAKE3 32 | generation 8 | segment 8
-//!                   | floor: view 8 step 8 | bound: view 8 step 8 | clock 8 | lost 1 | BLAKE3 of all before, 32
+//!                   | floor: view 8 step 8 | bound: view 8 step 8 | clock: after 8 micros 8 | lost 1
+//!                   | BLAKE3 of all before, 32
 //! ```
 //! A vote register that starts from an older state, or from none, could vote against its own votes. Its records stand in
 //! the log; a log that is emptied, cut short or replaced by an older copy does not say so itself. The mark does:
@@ -13,8 +14,8 @@
 //!   are equal. The bound is raised before a position beyond it is written, ahead of need. The floor follows each group
 //!   of the log.
 //! * `segment` is the newest segment of the log.
-//! * `clock` is no part of this: what the replica's clock had shown at best with the floor, so that a replica which
-//!   restarts after clocks were set back is as patient as before.
+//! * `clock` protects nothing: what the replica's clock had shown at best, so that a replica that restarts after its clock
+//!   was set back votes as it would have before.
 //!
 //! ```text
 //!   counts      41 synced      42 follows the log, unsynced      42 synced      43 follows      ...
@@ -34,8 +35,9 @@
 
 use super::{Disk, DiskFile, StorageError};
 use std::sync::Arc;
+use unisono_consensus::ClockReading;
 use unisono_trusted::RegisterState;
-use unisono_types::{Digest, Hasher, RegisterId, RegisterView, Step};
+use unisono_types::{Digest, Hasher, RegisterId, RegisterView, SequenceNumber, Step};
 
 /// The file's name.
 pub const MARK_FILE: &str = "register.mark";
@@ -44,7 +46,7 @@ pub const MARK_FILE: &str = "register.mark";
 const SLOT_BYTES: u64 = 4096;
 const FILE_BYTES: u64 = 2 * SLOT_BYTES;
 const MAGIC: &[u8; 8] = b"unimark3";
-const BYTES: usize = 8 + 8 + 32 + 8 + 8 + 32 + 8 + 1 + 32;
+const BYTES: usize = 8 + 8 + 32 + 8 + 8 + 32 + 16 + 1 + 32;
 
 /// Views reserved ahead, so that leaving a view seldom costs an extra write.
 const VIEWS_AHEAD: u64 = 8;
@@ -67,8 +69,8 @@ pub struct Mark {
     pub floor: RegisterPlace,
     /// Nor beyond this.
     pub bound: RegisterPlace,
-    /// What the replica's clock had shown at best when the floor was set, in microseconds since 1970.
-    pub clock: u64,
+    /// What the replica's clock had shown at its newest vote or view change, or one that was being written.
+    pub clock: ClockReading,
     /// The register must not be used any more.
     pub lost: Option<Lost>,
 }
@@ -228,8 +230,8 @@ impl MarkFile {
         })
     }
 
-    /// Goes into the mark with the next floor.
-    pub(super) fn clock_showed(&mut self, clock: u64) {
+    /// Goes into the mark with its next write.
+    pub(super) fn clock_showed(&mut self, clock: ClockReading) {
         self.mark.get_or_insert_default().clock = clock;
     }
 
@@ -294,7 +296,7 @@ impl MarkFile {
 impl Default for Mark {
     fn default() -> Self {
         let nowhere = (RegisterView(0), Step(0));
-        Self { generation: 0, segment: 0, floor: nowhere, bound: nowhere, clock: 0, lost: None }
+        Self { generation: 0, segment: 0, floor: nowhere, bound: nowhere, clock: ClockReading::default(), lost: None }
     }
 }
 
@@ -304,7 +306,16 @@ fn encode(count: u64, name: Digest, mark: &Mark) -> Vec<u8> {
     bytes.extend_from_slice(&count.to_le_bytes());
     bytes.extend_from_slice(&name.0);
     let (floor, bound) = (mark.floor, mark.bound);
-    for number in [mark.generation, mark.segment, floor.0.0, floor.1.0, bound.0.0, bound.1.0, mark.clock] {
+    for number in [
+        mark.generation,
+        mark.segment,
+        floor.0.0,
+        floor.1.0,
+        bound.0.0,
+        bound.1.0,
+        mark.clock.after.0,
+        mark.clock.micros,
+    ] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     let lost = Lost::ALL.iter().position(|lost| Some(*lost) == mark.lost).map_or(0, |index| index + 1);
@@ -323,11 +334,12 @@ fn decode(bytes: &[u8], name: Digest) -> Option<(u64, Mark)> {
     }
     let number = |at: usize| u64::from_le_bytes(*content[at..].first_chunk().expect("within the content"));
     let place_at = |at: usize| (RegisterView(number(at)), Step(number(at + 8)));
-    let lost = match content[104] {
+    let lost = match content[112] {
         0 => None,
         code => Some(*Lost::ALL.get(usize::from(code) - 1)?),
     };
-    let (floor, bound, clock) = (place_at(64), place_at(80), number(96));
+    let (floor, bound, clock) =
+        (place_at(64), place_at(80), ClockReading { after: SequenceNumber(number(96)), micros: number(104) });
     let mark = Mark { generation: number(48), segment: number(56), floor, bound, clock, lost };
     Some((number(8), mark))
 }
@@ -350,7 +362,7 @@ mod tests {
         segment: 3,
         floor: (RegisterView(2), Step(7)),
         bound: (RegisterView(10), Step(0)),
-        clock: 0,
+        clock: ClockReading { after: SequenceNumber(0), micros: 0 },
         lost: None,
     };
 

@@ -20,7 +20,7 @@ use super::{Entry, LogSettings, SECTOR_BYTES, StorageError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use unisono_consensus::aphousia;
+use unisono_consensus::{ClockReading, aphousia};
 use unisono_trusted::{RegisterRecord, RegisterState};
 use unisono_types::{Digest, SequenceNumber};
 
@@ -56,7 +56,7 @@ pub struct Recovered {
     /// Register records of which one copy was damaged.
     pub damaged_copies: u64,
     /// What the replica's clock had shown at best when it voted last.
-    pub clock: u64,
+    pub clock: ClockReading,
 }
 
 impl From<&Recovered> for aphousia::Recovered {
@@ -114,7 +114,7 @@ pub fn open(places: &Places, settings: LogSettings) -> Result<Opened, StorageErr
     scan.withdraw_untold(mark.mark())?;
     let register = scan.register()?;
     let found = Found { generation: scan.generation, register, segment: newest_segment };
-    let clock = mark.mark().map_or(0, |mark| mark.clock);
+    let clock = mark.mark().map_or_else(ClockReading::default, |mark| mark.clock);
     let lost = mark.lost().or_else(|| (settings.judge)(mark.mark(), &found));
     if let Some(lost) = lost {
         mark.lose(lost)?;

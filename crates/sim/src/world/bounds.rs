@@ -61,7 +61,8 @@ pub(super) struct Bounds {
     waited_until: u64,
 }
 
-/// Where more large values are asked for than links carry, replicas keep others than the leader, which may cost two views.
+/// Where clients ask for more large values than links carry, rooms are full, and followers may wait for a frame that the
+/// leader has dropped.
 const VIEWS_MAX: u32 = 2;
 
 /// Where all are far from each other the time-out is doubled from 150 ms to a minute, and no further view is left.

@@ -4,12 +4,9 @@ use super::World;
 use super::event::Event;
 use crate::core::{Abuse, ActorEffect, Effect, Input, Observation};
 use crate::{Liar, PIECE_BYTES, RegisterCall, outside};
-use unisono_node::on_its_way;
+use unisono_node::{PROGRESS_PAUSE, arriving_bytes};
 use unisono_trusted::RegisterState;
 use unisono_types::{Bytes, CallId, ReplicaId, VotePosition};
-
-/// What of a message has come in pieces is reported so often, as by the links of the real host.
-const REPORT_INTERVAL: u64 = 50_000;
 
 impl World {
     pub(super) fn effect(&mut self, replica: usize, core: usize, effect: Effect) {
@@ -151,14 +148,16 @@ impl World {
 
     /// A large message comes in pieces, and its receiver sees them.
     fn announce(&mut self, arrives: u64, from: usize, to: usize, total: usize) {
-        if total <= PIECE_BYTES || self.hosts[to].liar.is_some() {
+        if total <= PIECE_BYTES || self.hosts[to].liar.is_some() || self.network.bandwidth_between(from, to).is_none() {
             return;
         }
         let life = self.hosts[to].life;
         let earliest = std::mem::replace(self.announced.entry((from, to)).or_default(), arrives);
-        for (before, received) in self.network.portions(from, to, total, REPORT_INTERVAL) {
-            let input = Input::Arriving { from: ReplicaId(from as u16), bytes: on_its_way(received, total) };
-            let event = Event::Inner { replica: to, core: 0, life, input: Box::new(input) };
+        let portions = self.network.portions(from, to, total, PROGRESS_PAUSE);
+        let portions = portions.map(|(before, received)| (before, arriving_bytes(received, total)));
+        for (before, bytes) in portions.chain([(0, 0)]) {
+            let input = Box::new(Input::Arriving { from: ReplicaId(from as u16), bytes });
+            let event = Event::Inner { replica: to, core: 0, life, input };
             self.schedule(arrives.saturating_sub(before).max(earliest), event);
         }
     }

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use unisono_consensus::{Complaints, Consensus, Provide, Status, aphousia};
 use unisono_execution::{Executor, Service};
 use unisono_node::log::{self, LogReader, Places, Recovered, Ticket};
-use unisono_node::{Drive, Effect, Node as Ring, on_its_way, provided};
+use unisono_node::{Drive, Effect, Node as Ring, arriving_bytes, provided};
 use unisono_replica::{HaltReason, Input, MarkRule, Settings};
 use unisono_trusted::Register;
 use unisono_types::{CallAnswer, CallId, ReplicaId, SequenceNumber, Time, VerifyContext};
@@ -370,14 +370,11 @@ impl Node {
                     self.end(source, links);
                 }
                 (source, LinkEvent::Progress { received, total }) => {
-                    links.progress(source, total - received);
-                    if let Source::Peer(from, _) = source {
-                        self.ring.push(Input::Arriving { from, bytes: on_its_way(received, total) });
-                    }
+                    self.progress(source, arriving_bytes(received, total), total - received, links);
                 }
                 (source, LinkEvent::Message(message)) => {
                     if message.is_large() {
-                        links.progress(source, 0);
+                        self.progress(source, 0, 0, links);
                     }
                     self.ring.probe_mut().messages.increment(1);
                     let Some(sender) = links.sender(source) else { continue };
@@ -419,7 +416,15 @@ impl Node {
         }
     }
 
+    /// A large message comes: so many bytes are here or about to be, and so many are missing.
+    fn progress(&mut self, source: Source, arriving: usize, missing: usize, links: &mut Links) {
+        if let Some(from) = links.progress(source, missing) {
+            self.ring.push(Input::Arriving { from, bytes: arriving });
+        }
+    }
+
     fn end(&mut self, source: Source, links: &mut Links) {
+        self.progress(source, 0, 0, links);
         links.end(source);
         if let Source::Client(connection) = source {
             self.ring.push(Input::Disconnected(connection));

@@ -187,14 +187,15 @@ impl Links {
         self.key_budgets.entry(key).or_insert_with(part).clone()
     }
 
-    /// A large message comes from a peer; nothing is missing when it is there.
-    pub(super) fn progress(&mut self, source: Source, missing: usize) {
-        if let Source::Peer(id, number) = source
-            && let Some(peer) = self.peers.get_mut(&id)
-            && peer.accepted.as_ref().is_some_and(|(newest, _)| *newest == number)
-        {
+    /// A large message comes from a peer; nothing is missing when it is there. The peer, if this is its newest link.
+    pub(super) fn progress(&mut self, source: Source, missing: usize) -> Option<ReplicaId> {
+        let Source::Peer(id, number) = source else { return None };
+        let peer = self.peers.get_mut(&id)?;
+        let is_newest = peer.accepted.as_ref().is_some_and(|(newest, _)| *newest == number);
+        is_newest.then(|| {
             peer.incoming = missing;
-        }
+            id
+        })
     }
 
     pub(super) fn under_way(&self) -> UnderWay {

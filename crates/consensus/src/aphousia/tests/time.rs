@@ -4,7 +4,7 @@ use super::hostile::{block, instance, says};
 use crate::aphousia::planted::Planted;
 use crate::aphousia::{Aphousia, CertifiedBlock, EnteredView, Header, Instance, Message, Recovered, Rules, Settings};
 use crate::conformance::{Behaviour, Cluster, Conditions, Network, Subject};
-use crate::{Complaints, Consensus, Input, Output, Record, RegisterAnswer, TimerId};
+use crate::{ClockReading, Complaints, Consensus, Input, Output, Record, RegisterAnswer, TimerId};
 use std::collections::{BTreeMap, BTreeSet};
 use unisono_trusted::{RegisterState, VoteRegister};
 use unisono_types::{
@@ -202,7 +202,7 @@ fn a_stamp_that_a_correct_replica_has_voted_for_is_timely() {
 #[test]
 fn what_a_clock_has_shown_outlives_a_restart() {
     let cluster = Cluster::new(3, 0);
-    let votes = |clock| {
+    let votes = |clock: ClockReading| {
         let id = ReplicaId(1);
         let settings = Settings::new(id, cluster.host_signer(id), cluster.membership().clone());
         let recovered = Recovered { clock, ..Recovered::default() };
@@ -210,16 +210,17 @@ fn what_a_clock_has_shown_outlives_a_restart() {
         instance.handle(Time { monotonic: 0, wall: SECOND }, Input::Start, &mut Vec::new());
         let outbox = receives(&mut instance, block_of_tomorrow(&cluster));
         let kept = outbox.iter().find_map(|output| match output {
-            Output::Persist { record: Record::Clock(clock), .. } => Some(*clock),
+            Output::Persist { record: Record::Clock(reading), .. } => Some(reading.micros),
             _ => None,
         });
         assert_eq!(kept.is_some(), asks_for_a_vote(&outbox));
         kept
     };
-    let tomorrow = DAY as u64;
-    assert_eq!(votes(0), None, "its clock is a day behind");
-    assert_eq!(votes(tomorrow), Some(tomorrow + 1), "it was not before it was set back, and goes on");
-    assert_eq!(votes(tomorrow - 2 * SECOND), None, "not as far as that");
+    let (tomorrow, after) = (DAY as u64, SequenceNumber(0));
+    let reading = |micros| ClockReading { after, micros };
+    assert_eq!(votes(reading(0)), None, "its clock is a day behind");
+    assert_eq!(votes(reading(tomorrow)), Some(tomorrow + 1), "it was not before it was set back, and goes on");
+    assert_eq!(votes(reading(tomorrow - 2 * SECOND)), None, "not as far as that");
 }
 
 #[test]
@@ -313,8 +314,8 @@ fn whoever_waits_for_the_turns_of_others_waits_for_their_bytes() {
     assert_eq!(view(&network), View(0));
 }
 
-/// After how long a follower wishes for another leader, when the leader's next block comes at this speed, in bytes per
-/// microsecond, and is never complete.
+/// How long a follower waits before it wishes for another leader, in microseconds, while a block that is never complete
+/// comes at this many MB/s.
 fn patience_while_a_block_comes(speed: u64) -> u64 {
     let cluster = Cluster::new(3, 0).with_limits(Limits::default());
     let mut follower = instance(&cluster, crate::aphousia::Standard);
@@ -351,13 +352,31 @@ fn patience_while_a_block_comes(speed: u64) -> u64 {
 
 #[test]
 fn bytes_that_come_are_patience_and_no_more_than_they_take() {
-    let (nothing, drawn_out, line) = (0, 1, 16);
-    let base = patience_while_a_block_comes(nothing);
+    let waited = patience_while_a_block_comes;
+    let base = waited(0);
     assert!((150_000..170_000).contains(&base), "{base} us");
-    let drawn_out = patience_while_a_block_comes(drawn_out);
-    assert!(drawn_out < 2 * base, "1 MB/s is too slow for a block: {drawn_out} us");
-    let line = patience_while_a_block_comes(line);
-    assert!((4 * SECOND..7 * SECOND).contains(&line), "a whole block at 8 MB/s to each of two, and no more: {line} us");
+    let slow = waited(1);
+    assert!(slow < 2 * base, "1 MB/s is too slow for a block: {slow} us");
+    let fast = waited(16);
+    assert!((4 * SECOND..7 * SECOND).contains(&fast), "a whole block at 8 MB/s to each of two, and no more: {fast} us");
+}
+
+#[test]
+fn a_block_that_has_come_is_no_sooner_a_fault_than_one_that_comes() {
+    let cluster = Cluster::new(3, 0).with_limits(Limits::default());
+    let patience = |arrivals: &[usize]| {
+        let mut follower = instance(&cluster, crate::aphousia::Standard);
+        let now = Time { monotonic: 1, wall: SECOND + 1 };
+        let mut input = |input| follower.handle(now, input, &mut Vec::new());
+        input(Input::Submit(Verified::own(cluster.frame(1, b"x"))));
+        arrivals.iter().for_each(|bytes| input(Input::Arriving { from: LEADER, bytes: *bytes }));
+        follower.timeout_micros(now)
+    };
+    let (base, block) = (patience(&[]), 24 << 20);
+    let whole = patience(&[block]);
+    assert!(whole > base + 6 * SECOND);
+    assert_eq!(patience(&[block, 0]), whole, "it is here, and not yet decided");
+    assert_eq!(patience(&[block, 0, block, 0, block]), whole, "more than one at a time buys nothing");
 }
 
 #[test]
