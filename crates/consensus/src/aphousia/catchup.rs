@@ -192,9 +192,10 @@ impl<R: Rules> Instance<R> {
         if known || of_peer >= WANTS_MAX || self.is_far_behind() {
             return;
         }
-        self.catchup.wants.insert(hash, Want { from, also: None, attempts: 0, due: 0 });
         // Votes overtake the pieces of a block.
-        if from != self.me() && !self.is_receiving() {
+        let asks = from != self.me() && !self.is_receiving();
+        self.catchup.wants.insert(hash, Want { from, also: None, attempts: u32::from(asks), due: 0 });
+        if asks {
             outbox.push(Output::Send { to: from, message: Message::Fetch(hash) });
         }
     }
