@@ -227,7 +227,7 @@ impl<R: Rules> Instance<R> {
             }
             let to = turn(want.attempts);
             want.attempts += 1;
-            want.due = round.saturating_add(1 << (want.attempts / members).min(3));
+            want.due = round.saturating_add(1 << ((want.attempts - 1) / members).min(3));
             outbox.push(Output::Send { to, message: Message::Fetch(*hash) });
         }
     }

@@ -22,8 +22,8 @@ pub(super) struct Changes {
     changes: BTreeMap<ReplicaId, ViewChange>,
     /// Peers whose link is down.
     down: BTreeSet<ReplicaId>,
-    /// Bytes of the large message that is on its way from each peer.
-    arriving: BTreeMap<ReplicaId, usize>,
+    /// Bytes of the large message that is on its way from each peer, and when that was last said.
+    arriving: BTreeMap<ReplicaId, (usize, u64)>,
     /// Views entered without a decision, for [`Rules::doublings`]. A decision brings it to three at most and then takes
     /// one away each time.
     backoff: u32,
@@ -36,6 +36,9 @@ pub(super) struct Changes {
 
 /// From here on a timer that fires late shows a replica that did not run, and not the grain of its host.
 const PAUSE_MICROS_MIN: u64 = 20_000;
+
+/// A message of which nothing has come for so long is not on its way: its link may be gone.
+const ARRIVING_MICROS: u64 = 1_000_000;
 
 /// The wait for the oldest entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -207,16 +210,17 @@ impl<R: Rules> Instance<R> {
 
     /// So many bytes of a large message from this peer are here or about to be; 0 when none is on its way any more.
     pub(super) fn set_arriving(&mut self, from: ReplicaId, bytes: usize) {
-        let before = self.changes.arriving.insert(from, bytes).unwrap_or_default();
-        let leader = self.next_leader();
-        if let Some(patience) = self.patience.as_mut().filter(|_| bytes == 0 && from == leader) {
-            patience.arrived_bytes = patience.arrived_bytes.saturating_add(before);
+        let from_leader = if from == self.next_leader() { self.arriving() } else { 0 };
+        self.changes.arriving.insert(from, (bytes, self.seen));
+        if let Some(patience) = self.patience.as_mut().filter(|_| bytes == 0) {
+            patience.arrived_bytes = patience.arrived_bytes.saturating_add(from_leader);
         }
     }
 
     /// Bytes of a large message that are on their way from the leader.
     fn arriving(&self) -> usize {
-        self.changes.arriving.get(&self.next_leader()).copied().unwrap_or_default()
+        let said = self.changes.arriving.get(&self.next_leader());
+        said.filter(|(_, at)| self.seen.saturating_sub(*at) < ARRIVING_MICROS).map_or(0, |(bytes, _)| *bytes)
     }
 
     /// Whether what is missing here may be on its way from the leader: it is not asked for meanwhile. Who draws that out

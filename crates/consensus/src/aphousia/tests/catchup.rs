@@ -548,18 +548,21 @@ fn what_comes_from_the_leader_just_now_is_not_asked_for() {
     };
     assert!(!asks(0, 100_000), "votes overtake the pieces of a block");
     assert!(asks(0, 0) && asks(1, 100_000), "from anybody else it may be anything");
-    let ends: [fn() -> Input<Message>; 2] =
-        [|| Input::Arriving { from: ReplicaId(0), bytes: 0 }, || Input::Link { peer: ReplicaId(0), up: false }];
+    let ends: [fn() -> Option<Input<Message>>; 3] = [
+        || Some(Input::Arriving { from: ReplicaId(0), bytes: 0 }),
+        || Some(Input::Link { peer: ReplicaId(0), up: false }),
+        || None, // nothing comes any more
+    ];
     for end in ends {
         let mut replica = Replica::new(&cluster, 2, Standard);
         replica.input(Input::Arriving { from: ReplicaId(0), bytes: 100_000 });
         replica.hears(1, &Message::Vote(certificate(&cluster, 1, &blocks[0]))).unwrap();
         let again = |replica: &mut Replica<Standard>| {
-            replica.now += 1_000_000;
+            replica.now += 800_000;
             asked_for(&replica.input(Input::Timeout(crate::aphousia::timers::RETRY)), &blocks[0])
         };
         assert_eq!(again(&mut replica), [], "nor by a repetition");
-        replica.input(end());
+        end().into_iter().for_each(|end| drop(replica.input(end)));
         assert_eq!(again(&mut replica), [1], "until it is here, or will not be");
     }
 }
