@@ -326,7 +326,7 @@ fn each_way_of_being_wrong_is_found_by_the_checker_for_it() {
 
 #[test]
 fn a_leader_that_never_comes_back_is_a_lack_of_liveness() {
-    let mut plan = Plan { liars: Vec::new(), faults: Vec::new(), ..Plan::hard(1) };
+    let mut plan = Plan { liars: Vec::new(), faults: Vec::new(), ..Plan::hard(3) };
     plan.liars.push(crate::LiarPlan { replica: 0, silent: 1_000, ..crate::LiarPlan::default() });
     let outcome = run_plan::<Toy<Right>>(&plan, Scope::Numbers, false);
     assert_eq!(outcome.violation.map(|violation| violation.property), Some(Property::Liveness));
