@@ -110,8 +110,8 @@ fn clocks(plan: &mut Plan, r: &mut Random) {
     }
 }
 
-/// What is on its way to replicas that do not know of it takes far less than the shortest time-out. What waits in front
-/// of the links does not, and everybody knows of that, since the client is near and soon sends it again to all.
+/// Clients that are near ask for more than the links between replicas carry: blocks wait in front of them, votes overtake
+/// their pieces, and rooms are full.
 fn sizes(plan: &mut Plan, r: &mut Random) {
     const KIB: u32 = 1 << 10;
     plan.limits =

@@ -6,8 +6,8 @@
 //!   leader     its clock                  where that is not below the parent's stamp
 //!              max(parent's, c + e/2)     else: the clocks were set back, agreed time waits for them at half speed
 //!   follower   votes when  stamp <= max(its clock + D * 4^k, c + e)     until then the block waits, it is not dropped
-//!              or when     it has my vote, or those of f+1 members, in this chain already
 //!              where its clock is the best that it has been since c: what it allowed once it allows until c moves on
+//!              or when     it has my vote, or those of f+1 members, in this chain already
 //! ```
 //! Old stamps never prevent a vote. Stamps never fall along a chain, so a timely block has timely ancestors only.
 //! Nothing here makes a block valid or invalid: these are opinions about when to speak.
@@ -41,7 +41,7 @@ pub(super) struct AgreedTime {
     since: u64,
     /// The greatest lead of my clock over the monotonic one since c.
     clock_lead: i128,
-    /// The same when the process before this one voted last.
+    /// What my clock had shown when the process before this one voted last.
     before: ClockReading,
     /// k.
     time_outs: u32,

@@ -11,7 +11,8 @@ use unisono_types::{Bytes, Digest, ReplicaId, SequenceNumber, Time};
 
 /// Blocks asked for by name at once, for each peer that named them.
 const WANTS_MAX: usize = 8;
-/// After so many fruitless rounds a name is forgotten: garbage has names too. A correct voter names it again.
+/// After so many fruitless attempts, or two for each member, a name is forgotten: garbage has names too. A correct voter
+/// names it again.
 const ATTEMPTS_MAX: u32 = 12;
 /// Decisions that a replica may lack and still take part. With more it only catches up.
 const NEAR: u64 = 256;
@@ -232,7 +233,8 @@ impl<R: Rules> Instance<R> {
         }
     }
 
-    /// A block from this peer stands on a missing one, so the peer has that, too: one such peer is asked beside the others.
+    /// A block from this peer stands on a missing one, so the peer has that, too: one such peer is asked at once, whatever else
+    /// is on its way.
     pub(super) fn want_parent(&mut self, parent: Digest, from: ReplicaId, outbox: &mut Vec<Output<Message>>) {
         match self.catchup.wants.get_mut(&parent) {
             Some(want) if want.from != from && want.also.is_none() && from != self.settings.id => {

@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Progress of a large message is told this often at most.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(50);
+const PROGRESS_PAUSE: Duration = Duration::from_micros(unisono_node::PROGRESS_PAUSE);
 
 /// An authenticated link.
 #[derive(Debug)]
