@@ -175,7 +175,9 @@ impl Frame {
         }
     }
 
-    fn signature(&self) -> Signature {
+    /// The signature by that key.
+    #[must_use]
+    pub fn signature(&self) -> Signature {
         let mut bytes = [0; 64];
         bytes.copy_from_slice(&self.0.wire[32..HEADER_BYTES]);
         Signature(bytes)

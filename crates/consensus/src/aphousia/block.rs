@@ -290,9 +290,10 @@ impl CertifiedBlock {
 /// What a header says about its frames.
 #[must_use]
 pub fn inline_digest(frames: &[Frame]) -> Digest {
-    let mut hasher = Hasher::new("unisono inline 1");
+    let mut hasher = Hasher::new("unisono inline 2");
     for frame in frames {
         hasher.part(&frame.id().0);
+        hasher.part(&frame.signature().0);
     }
     hasher.finish()
 }

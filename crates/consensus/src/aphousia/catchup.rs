@@ -4,10 +4,11 @@
 
 use super::block::{CertifiedBlock, Header};
 use super::message::{Decided, Message, Position, Proof};
+use super::votes::UNREQUESTED_MAX;
 use super::{Instance, Node, Rules, reading_context, rules};
 use crate::{Contradiction, Output, Provide};
 use alloc::{collections::BTreeMap, vec::Vec};
-use unisono_types::{Bytes, Digest, ReplicaId, SequenceNumber, Time};
+use unisono_types::{Bytes, Digest, ReplicaId, SequenceNumber, Step, Time, View};
 
 /// Blocks asked for by name at once, for each peer that named them.
 const WANTS_MAX: usize = 8;
@@ -274,7 +275,9 @@ impl<R: Rules> Instance<R> {
 
     pub(super) fn serve_block(&mut self, now: Time, peer: ReplicaId, hash: Digest, outbox: &mut Vec<Output<Message>>) {
         let known = self.chain.nodes.get(&hash).map(Node::certified_block);
-        let found: Option<CertifiedBlock> = known.or_else(|| self.chain.decided(&hash).cloned());
+        // One that came with a proof has no certificate of its own, and nobody could build on it: the position says where to ask.
+        let decided = || self.chain.decided(&hash).filter(|block| block.certificate.is_some()).cloned();
+        let found: Option<CertifiedBlock> = known.or_else(decided);
         let bytes = found.as_ref().map_or(0, |block| block.block.bytes());
         if !self.catchup.may_serve(peer, bytes, now.monotonic) {
             return;
@@ -346,12 +349,38 @@ impl<R: Rules> Instance<R> {
         if !self.is_far_ahead(height) {
             return;
         }
+        self.note_ahead(peer, height);
         self.ask(now, peer, 1, outbox);
         let told = self.catchup.told_all.is_some_and(|told| now.monotonic.saturating_sub(told) < TURN_MICROS);
         if !told {
             self.catchup.told_all = Some(now.monotonic);
             outbox.push(Output::Broadcast(self.position()));
         }
+    }
+
+    /// Notes how far a peer must be that proposes or votes for a block of this height. What it said of itself may be older: a
+    /// replica that was stopped reads everything that has come meanwhile in its order.
+    pub(super) fn note_ahead(&mut self, peer: ReplicaId, height: SequenceNumber) {
+        if self.is_far_ahead(height) && peer != self.me() {
+            let claimed = self.catchup.heights.entry(peer).or_default();
+            claimed.0 = claimed.0.max(height.0 - AHEAD);
+        }
+    }
+
+    /// The least height that a block at this place has, as far as it may be undecided here: each step of a view is a block,
+    /// and a view stands on all that was decided before it.
+    pub(super) fn least_height(&self, view: View, step: Step) -> SequenceNumber {
+        let root = &self.chain.root().header;
+        let above = if view == root.view { step.0.saturating_sub(root.step.0) } else { step.0 };
+        SequenceNumber(root.height.0.saturating_add(if view < root.view { 0 } else { above }))
+    }
+
+    /// Whether a block or vote for this place is worth a check: it is near enough to be used, or the first to show that
+    /// the peer is that far. A leader has a few blocks of its view in flight, so far up in it decided ones are missing.
+    pub(super) fn is_of_use(&self, peer: ReplicaId, view: View, step: Step) -> bool {
+        let height = self.least_height(view, step);
+        let near = height.0 <= self.chain.height().0.saturating_add(UNREQUESTED_MAX as u64);
+        near || self.catchup.heights.get(&peer).is_none_or(|claimed| height.0 > claimed.0.saturating_add(NEAR))
     }
 
     /// Whether decided blocks below this height are likely to be missing, so that asking for them comes before fetching
@@ -470,7 +499,7 @@ impl<R: Rules> Instance<R> {
     }
 
     /// Checks a proven run on the root by the rules, the headers of its proof included: what is kept of it is what any
-    /// receiver of it will accept. A parent's certificate is not kept: nothing was checked about it.
+    /// receiver of it will accept. Certificates are not kept: nothing was checked about them.
     fn check_run(&self, run: &mut [CertifiedBlock], proof: &Proof) -> Result<(), rules::Invalid> {
         let membership = &self.settings.membership;
         let check = |header: &Header, parent: &Header, parent_hash: Digest| {
@@ -480,12 +509,9 @@ impl<R: Rules> Instance<R> {
         let (mut parent, mut parent_hash) = (root.header.clone(), root.hash);
         for block in run.iter_mut() {
             let header = block.block.header();
-            let proposer = check(header, &parent, parent_hash)?;
-            if block.certificate.is_some_and(|certificate| certificate.replica != proposer) {
-                return Err("a decided block with the certificate of another than its proposer");
-            }
+            check(header, &parent, parent_hash)?;
             (parent, parent_hash) = (header.clone(), block.block.hash());
-            block.parent_certificate = None;
+            (block.certificate, block.parent_certificate) = (None, None);
         }
         let Some(last) = run.last() else { return Ok(()) };
         let above = proof.above(&last.block, &reading_context(membership)).map_err(|_| "a proof that does not fit")?;

@@ -18,7 +18,8 @@ const RETRY_MICROS_MAX: u64 = 5_000_000;
 /// What replicas said about leaving. One wish and one view change each: the newest. Bounded by the membership.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Changes {
-    wishes: BTreeMap<ReplicaId, Signed<Wish>>,
+    /// With when they were last heard.
+    wishes: BTreeMap<ReplicaId, (Signed<Wish>, u64)>,
     changes: BTreeMap<ReplicaId, ViewChange>,
     /// Peers whose link is down.
     down: BTreeSet<ReplicaId>,
@@ -36,6 +37,10 @@ pub(super) struct Changes {
 
 /// From here on a timer that fires late shows a replica that did not run, and not the grain of its host.
 const PAUSE_MICROS_MIN: u64 = 20_000;
+
+/// A wish to leave the present view that is not repeated for so long has lost its reason, two repetitions at their slowest. Else a
+/// slow moment of one replica and one of another a day later would replace a leader.
+const WISH_MICROS: u64 = 2 * RETRY_MICROS_MAX;
 
 /// A message of which nothing has come for so long is not on its way: its link may be gone.
 const ARRIVING_MICROS: u64 = 1_000_000;
@@ -56,30 +61,33 @@ pub(super) struct Patience {
 }
 
 impl Changes {
-    pub(super) fn add_wish(&mut self, wish: Signed<Wish>) {
-        if self.is_new_wish(&wish) {
-            self.wishes.insert(wish.replica, wish);
+    pub(super) fn add_wish(&mut self, wish: Signed<Wish>, now: u64) {
+        if self.is_new_wish(&wish, now) {
+            self.wishes.insert(wish.replica, (wish, now));
         }
     }
 
-    pub(super) fn add_change(&mut self, entered: EnteredView) {
-        entered.wishes.into_iter().for_each(|wish| self.add_wish(wish));
+    pub(super) fn add_change(&mut self, entered: EnteredView, now: u64) {
+        entered.wishes.into_iter().for_each(|wish| self.add_wish(wish, now));
         let change = entered.change;
         if self.changes.get(&change.replica).is_none_or(|known| known.view < change.view) {
             self.changes.insert(change.replica, change);
         }
     }
 
-    /// Whether [`Self::add_wish`] would keep it.
-    pub(super) fn is_new_wish(&self, wish: &Signed<Wish>) -> bool {
-        self.wishes.get(&wish.replica).is_none_or(|known| known.statement.view < wish.statement.view)
+    /// Whether [`Self::add_wish`] would keep it: it is for a later view, or a repetition after a while.
+    pub(super) fn is_new_wish(&self, wish: &Signed<Wish>, now: u64) -> bool {
+        self.wishes.get(&wish.replica).is_none_or(|(known, heard)| {
+            let again = known.statement.view == wish.statement.view && now.saturating_sub(*heard) > WISH_MICROS / 10;
+            known.statement.view < wish.statement.view || again
+        })
     }
 
     /// Whether [`Self::add_change`] would keep anything of it.
-    pub(super) fn is_new_change(&self, entered: &EnteredView) -> bool {
+    pub(super) fn is_new_change(&self, entered: &EnteredView, now: u64) -> bool {
         let known = self.changes.get(&entered.change.replica);
         known.is_none_or(|known| known.view < entered.change.view)
-            || entered.wishes.iter().any(|wish| self.is_new_wish(wish))
+            || entered.wishes.iter().any(|wish| self.is_new_wish(wish, now))
     }
 
     pub(super) fn of_view(&self, view: RegisterView) -> Vec<ViewChange> {
@@ -96,9 +104,13 @@ impl Changes {
         self.changes.values().filter(move |change| change.last.hash == *hash).map(|change| change.replica)
     }
 
-    /// The greatest view that `count` replicas wish for or beyond, with those wishes.
-    fn wished(&self, count: usize) -> Option<(View, Vec<Signed<Wish>>)> {
-        let mut wishes: Vec<Signed<Wish>> = self.wishes.values().copied().collect();
+    /// The greatest view that `count` replicas wish for or beyond, with those wishes. Those for views up to `entered` have had
+    /// their effect and stay.
+    fn wished(&self, count: usize, entered: View, now: u64) -> Option<(View, Vec<Signed<Wish>>)> {
+        let stands = |(wish, heard): &&(Signed<Wish>, u64)| {
+            wish.statement.view <= entered || now.saturating_sub(*heard) <= WISH_MICROS
+        };
+        let mut wishes: Vec<Signed<Wish>> = self.wishes.values().filter(stands).map(|(wish, _)| *wish).collect();
         wishes.sort_by_key(|wish| core::cmp::Reverse(wish.statement.view));
         wishes.truncate(count);
         let least = wishes.last().filter(|_| wishes.len() == count)?.statement.view;
@@ -110,10 +122,14 @@ impl Changes {
 impl<R: Rules> Instance<R> {
     /// The view to be in: f+1 wishes, a valid NewView, or a decision of a later view; never an opinion alone.
     pub(super) fn target_view(&self) -> View {
-        let wished = self.changes.wished(self.settings.membership.quorum().one_correct()).map(|(view, _)| view);
+        let wished = self.wished().map(|(view, _)| view);
         let valid = self.chain.views().first().copied();
         let decided = self.chain.root().header.view;
         decided.max(wished.unwrap_or_default()).max(valid.unwrap_or_default())
+    }
+
+    fn wished(&self) -> Option<(View, Vec<Signed<Wish>>)> {
+        self.changes.wished(self.settings.membership.quorum().one_correct(), self.seat.view, self.seen)
     }
 
     /// The register has left all views below.
@@ -156,8 +172,8 @@ impl<R: Rules> Instance<R> {
 
     fn broadcast_change(&mut self, outbox: &mut Vec<Output<Message>>) {
         let Some(change) = self.changes.changes.get(&self.me()).copied() else { return };
-        let wished = self.changes.wished(self.settings.membership.quorum().one_correct());
-        let wishes = wished.filter(|(view, _)| *view >= change.view.view()).map_or_else(Vec::new, |(_, wishes)| wishes);
+        let wishes =
+            self.wished().filter(|(view, _)| *view >= change.view.view()).map_or_else(Vec::new, |(_, wishes)| wishes);
         if wishes.is_empty() {
             // After a restart the reason is forgotten, but it was a good one: wish for it again.
             self.wish(change.view.view(), outbox);
@@ -169,12 +185,12 @@ impl<R: Rules> Instance<R> {
         if view > self.seat.view && self.is_far_behind() {
             return; // what it does not see decided is its own lateness
         }
-        let known = self.changes.wishes.get(&self.me()).filter(|wish| wish.statement.view >= view).copied();
-        let wish = known.unwrap_or_else(|| {
+        let known = self.changes.wishes.get(&self.me()).map(|(wish, _)| *wish);
+        let wish = known.filter(|wish| wish.statement.view >= view).unwrap_or_else(|| {
             let cluster = self.settings.membership.configuration().cluster;
             Signed::sign(cluster, self.me(), &self.settings.signer, Wish { epoch: self.epoch(), view })
         });
-        self.changes.add_wish(wish);
+        self.changes.add_wish(wish, self.seen);
         outbox.push(Output::Broadcast(Message::Wish(wish)));
     }
 
@@ -322,7 +338,7 @@ impl<R: Rules> Instance<R> {
 
     /// Whether this replica has wished to leave the view it is in.
     fn wishes_onward(&self) -> bool {
-        self.changes.wishes.get(&self.me()).is_some_and(|wish| wish.statement.view > self.seat.view)
+        self.changes.wishes.get(&self.me()).is_some_and(|(wish, _)| wish.statement.view > self.seat.view)
     }
 
     /// Whether the reason for that wish still stands.

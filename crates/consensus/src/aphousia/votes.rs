@@ -21,7 +21,7 @@ use unisono_types::{Bytes, Certificate, Digest, ReplicaId, Step, Time, View, Vot
 /// Certificates of one replica that may wait for their blocks: what is in flight, and a little more.
 pub(super) const EARLY_MAX: usize = 8;
 /// Blocks of one peer that nobody asked for and that may be here without being voted for: what is in flight is far less.
-const UNREQUESTED_MAX: usize = 64;
+pub(super) const UNREQUESTED_MAX: usize = 64;
 
 /// Blocks of one kind: how many, their frames' bytes, and what their headers count for.
 #[derive(Clone, Copy, Default)]
@@ -132,7 +132,8 @@ impl<R: Rules> Instance<R> {
         if self.chain.nodes.contains_key(&block.block.hash()) {
             return certificates.any(|certificate| self.wants_vote(&certificate));
         }
-        self.catchup.is_wanted(&block.block.hash()) || self.may_propose(from, header)
+        self.catchup.is_wanted(&block.block.hash())
+            || (self.may_propose(from, header) && self.is_of_use(from, header.view, header.step))
     }
 
     /// Whether a vote is new and names what is not decided.
@@ -143,10 +144,16 @@ impl<R: Rules> Instance<R> {
         if self.is_past(&certificate.vote) {
             return false;
         }
+        let VotePosition { view, step, hash } = certificate.vote;
         let known = |early: &Vec<Certificate>| early.contains(certificate);
         match self.chain.nodes.get(&certificate.vote.hash) {
             Some(node) => node.votes.get(&certificate.replica) != Some(certificate),
-            None => !self.early.get(&certificate.replica).is_some_and(known),
+            None => {
+                // One that came when its block was far ahead is what the block is asked for by, once it is near.
+                let asks = !self.is_far_ahead(self.least_height(view.view(), step)) && !self.catchup.is_wanted(&hash);
+                self.is_of_use(certificate.replica, view.view(), step)
+                    && (asks || !self.early.get(&certificate.replica).is_some_and(known))
+            }
         }
     }
 
@@ -180,8 +187,10 @@ impl<R: Rules> Instance<R> {
                 outbox.push(Output::Suspect { peer: certificate.replica, reason });
             }
             None => {
+                let height = self.least_height(vote.view.view(), vote.step);
+                self.note_ahead(certificate.replica, height);
                 self.remember_early(certificate);
-                if certificate.replica != self.me() {
+                if certificate.replica != self.me() && !self.is_far_ahead(height) {
                     self.want(vote.hash, from, outbox);
                 }
             }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use unisono_types::{Digest, SequenceNumber};
 
 pub(super) const HEADER_BYTES: usize = 32;
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 pub(super) const MAGIC: u8 = 0xb5;
 const SEGMENT_MAGIC: &[u8; 8] = b"UNISOLOG";
