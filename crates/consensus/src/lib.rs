@@ -39,7 +39,8 @@ pub trait Consensus {
 
     /// The message that carries decided blocks, as the log holds them, to a peer that is far behind: `blocks` are the
     /// bytes of consecutive [`Record::Block`]s, `proof` is that of a [`Record::Commit`] of the last of them.
-    fn provide(blocks: Vec<Bytes>, proof: Bytes) -> Self::Message;
+    /// `committed`: how far the sender is itself.
+    fn provide(committed: SequenceNumber, blocks: Vec<Bytes>, proof: Bytes) -> Self::Message;
 
     /// The decision that the bytes of a [`Record::Block`] of our own log make when they are decided.
     ///
@@ -51,6 +52,12 @@ pub trait Consensus {
     /// and asked before any signature in it is checked: what comes too late, twice or unasked costs nothing.
     fn is_wanted(&self, from: ReplicaId, message: &Self::Message) -> bool {
         let _ = (from, message);
+        true
+    }
+
+    /// Whether frames of clients are of any use now: to a replica that only catches up they are not. Their clients have the
+    /// others, and send again what is not answered.
+    fn wants_frames(&self) -> bool {
         true
     }
 
@@ -330,6 +337,8 @@ pub struct Provide {
     pub to: ReplicaId,
     /// Its next decision.
     pub from: SequenceNumber,
+    /// Our last one.
+    pub committed: SequenceNumber,
 }
 
 /// One decided batch.

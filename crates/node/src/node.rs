@@ -362,12 +362,12 @@ impl<A: Consensus, R: KeptRegister, P: Probe> Node<A, R, P> {
     }
 }
 
-/// The message that carries committed blocks of the log to a peer that is far behind.
+/// The message that carries committed blocks of the log to a peer that is far behind, by a replica that is at `committed`.
 #[must_use]
-pub fn provided<A: Consensus>(blocks: Vec<CommittedBlock>) -> Option<Bytes> {
+pub fn provided<A: Consensus>(committed: SequenceNumber, blocks: Vec<CommittedBlock>) -> Option<Bytes> {
     let proof = blocks.last()?.proof.clone();
     let blocks = blocks.into_iter().map(|block| block.bytes).collect();
-    Some(encoded(&PeerMessage::Consensus(A::provide(blocks, proof))))
+    Some(encoded(&PeerMessage::Consensus(A::provide(committed, blocks, proof))))
 }
 
 /// A grant as `execution` names it, for `replica`, which does not know that.

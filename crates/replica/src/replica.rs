@@ -675,6 +675,12 @@ impl<C: Consensus> Replica<C> {
         }
     }
 
+    /// The same for a client's frame.
+    #[must_use]
+    pub fn wants_frames(&self) -> bool {
+        self.consensus.wants_frames()
+    }
+
     /// How many signatures have to be checked in a peer's message: what counts against its budget beforehand.
     #[must_use]
     pub fn signatures(message: &PeerMessage<C::Message>) -> usize {

@@ -196,8 +196,8 @@ pub enum Input {
     StartAhead(usize),
     /// What the log holds for a peer that is far behind.
     Provided {
-        /// The peer.
-        to: ReplicaId,
+        /// What was asked for.
+        provide: Provide,
         /// Consecutive committed blocks.
         blocks: Vec<CommittedBlock>,
     },

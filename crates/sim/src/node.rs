@@ -10,7 +10,7 @@ use crate::core::{Abuse, Core, Effect, Factory, Input, Log, Observation, Progres
 use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Algorithm, Identities, Plan, Planted, Random, Schedule, Seat};
 use std::marker::PhantomData;
-use unisono_consensus::Record;
+use unisono_consensus::{Provide, Record};
 use unisono_execution::{Executor, Service, Settings as ExecutorSettings};
 use unisono_node::log::{LogReader, Recovered};
 use unisono_node::{Drive, Effect as NodeEffect, Node, Probe, message, message::encoded, provided};
@@ -283,16 +283,19 @@ impl<A: Algorithm> Core for Process<A> {
         }
         match input {
             Input::Start => self.start(now),
-            Input::Peer { from, bytes } => match self.read_peer(bytes) {
-                Ok(message) => self.node.push(ReplicaInput::Peer { from, message }),
+            Input::Peer { from, bytes } => match self.read_peer(from, bytes) {
+                Ok(message) => {
+                    message.into_iter().for_each(|message| self.node.push(ReplicaInput::Peer { from, message }));
+                }
                 Err(reason) => effects.push(Effect::Observe(Observation::Rejected(reason))),
             },
             Input::Client { client, connection, bytes } => match self.read_client(&bytes) {
                 // Its signature says who it is from; the real host has a link of its own for the administrator.
-                Ok(frame) if matches!(frame.body(), FrameBody::Admin { .. }) => {
+                Ok(Some(frame)) if matches!(frame.body(), FrameBody::Admin { .. }) => {
                     self.node.push(ReplicaInput::Admin(frame));
                 }
-                Ok(frame) => {
+                Ok(None) => {}
+                Ok(Some(frame)) => {
                     let (connection, key) = (ConnectionId(connection), self.identities.client_key(client));
                     self.node.push(ReplicaInput::Client { connection, key, frame });
                 }
@@ -309,8 +312,8 @@ impl<A: Algorithm> Core for Process<A> {
             Input::Outside { call, answer } => self.node.push(ReplicaInput::Outside { call, answer }),
             Input::StartAhead(threads) => self.node.executor().set_start_ahead(threads),
             Input::Step(pick) => self.node.step(pick),
-            Input::Provided { to, blocks } => {
-                effects.extend(provided::<A>(blocks).map(|bytes| Effect::Send { to, bytes }));
+            Input::Provided { provide: Provide { to, committed, .. }, blocks } => {
+                effects.extend(provided::<A>(committed, blocks).map(|bytes| Effect::Send { to, bytes }));
             }
         }
         self.node.turn(now, &mut self.effects);
@@ -341,12 +344,17 @@ impl<A: Algorithm> Process<A> {
         self.node.push(ReplicaInput::Start);
     }
 
-    fn read_peer(&self, bytes: Bytes) -> Result<Verified<PeerMessage<A::Message>>, Rejected> {
-        message::check_peer(message::parse_peer(bytes, &self.context)?, &self.context)
+    /// A message of a peer, unless it is of no use: then it is dropped unchecked, as the real host does.
+    fn read_peer(&self, from: ReplicaId, bytes: Bytes) -> Result<Option<Verified<PeerMessage<A::Message>>>, Rejected> {
+        let message = message::parse_peer(bytes, &self.context)?;
+        let wanted = self.node.replica().is_wanted(from, &message);
+        wanted.then(|| message::check_peer(message, &self.context)).transpose()
     }
 
-    fn read_client(&self, bytes: &Bytes) -> Result<Verified<Frame>, Rejected> {
-        message::check_client(message::parse_client(bytes, &self.context)?, &self.context)
+    fn read_client(&self, bytes: &Bytes) -> Result<Option<Verified<Frame>>, Rejected> {
+        let frame = message::parse_client(bytes, &self.context)?;
+        let wanted = self.node.replica().wants_frames() || matches!(frame.body(), FrameBody::Admin { .. });
+        wanted.then(|| message::check_client(frame, &self.context)).transpose()
     }
 
     /// In the order in which things leave: first what the checkers see, last what goes to the disk.

@@ -12,7 +12,7 @@ use crate::lies::{Bend, Bent, Flood, Hearsay, Kind};
 use crate::{Algorithm, Identities, Planted, Random, Seat};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use unisono_consensus::{Decision, Input as ConsensusInput, Output as ConsensusOutput, Record};
+use unisono_consensus::{Decision, Input as ConsensusInput, Output as ConsensusOutput, Provide, Record};
 use unisono_node::log::{LogReader, Recovered};
 use unisono_node::{Ledger, Promise};
 use unisono_trusted::verify_certificate;
@@ -137,8 +137,9 @@ impl<A: Algorithm> Core for Numbers<A> {
                     self.pass(now, ConsensusInput::Executed(self.last), effects);
                 }
             }
-            Input::Peer { from, bytes } => match self.read(bytes) {
-                Ok(message) => self.pass(now, ConsensusInput::Message { from, message }, effects),
+            Input::Peer { from, bytes } => match self.read(from, bytes) {
+                Ok(Some(message)) => self.pass(now, ConsensusInput::Message { from, message }, effects),
+                Ok(None) => {}
                 Err(reason) => effects.push(Effect::Observe(Observation::Rejected(reason))),
             },
             Input::Client { connection, bytes, .. } => self.submit(now, connection, bytes, effects),
@@ -156,10 +157,10 @@ impl<A: Algorithm> Core for Numbers<A> {
             }
             Input::Arriving { from, bytes } => self.pass(now, ConsensusInput::Arriving { from, bytes }, effects),
             Input::Link { peer, up } => self.pass(now, ConsensusInput::Link { peer, up }, effects),
-            Input::Provided { to, blocks } => {
+            Input::Provided { provide: Provide { to, committed, .. }, blocks } => {
                 if let Some(proof) = blocks.last().map(|last| last.proof.clone()) {
                     let blocks = blocks.into_iter().map(|block| block.bytes).collect();
-                    send(effects, to, &A::provide(blocks, proof));
+                    send(effects, to, &A::provide(committed, blocks, proof));
                 }
             }
             Input::Disconnected(_) | Input::Step(_) | Input::Outside { .. } | Input::StartAhead(_) => {}
@@ -193,8 +194,11 @@ impl<A: Algorithm> Numbers<A> {
         }
     }
 
-    fn read(&self, bytes: Bytes) -> Result<Verified<A::Message>, Rejected> {
-        Unverified::new(A::Message::parse(bytes, &self.context)?).verify(&self.context)
+    /// A message, unless it is of no use: then it is dropped unchecked.
+    fn read(&self, from: ReplicaId, bytes: Bytes) -> Result<Option<Verified<A::Message>>, Rejected> {
+        let message = A::Message::parse(bytes, &self.context)?;
+        let wanted = self.consensus.is_wanted(from, &message);
+        wanted.then(|| Unverified::new(message).verify(&self.context)).transpose()
     }
 
     fn submit(&mut self, now: Time, connection: u64, bytes: Bytes, effects: &mut Vec<Effect>) {

@@ -167,7 +167,7 @@ impl<H: Habit> Consensus for Toy<H> {
         }
     }
 
-    fn provide(_: Vec<Bytes>, _: Bytes) -> Say {
+    fn provide(_: SequenceNumber, _: Vec<Bytes>, _: Bytes) -> Say {
         Say::WhatIs(0)
     }
 

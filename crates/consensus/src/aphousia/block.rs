@@ -356,6 +356,11 @@ impl Cursor {
         Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 
+    pub(super) fn long(&mut self) -> Result<u64, Rejected> {
+        let (low, high) = (self.number()?, self.number()?);
+        Ok(u64::from(high) << 32 | u64::from(low))
+    }
+
     pub(super) fn sized(&mut self, limit: usize) -> Result<Bytes, Rejected> {
         let length = self.number()? as usize;
         if length > limit {

@@ -417,14 +417,17 @@ impl<R: Rules> Instance<R> {
         if after >= self.chain.height() || self.catchup.served(peer, now.monotonic).is_again(after, now.monotonic) {
             return;
         }
+        let committed = self.chain.height();
         let answer = self.chain.decided_after(after, self.settings.membership.bounds().piece);
         let bytes = answer.as_ref().map_or(READ_CHARGE, |(blocks, _)| blocks.iter().map(Bytes::len).sum());
         if !self.catchup.may_serve(peer, bytes, now.monotonic) {
             return;
         }
         outbox.push(match answer {
-            Some((blocks, proof)) => Output::Send { to: peer, message: Message::Decided(Decided::new(blocks, proof)) },
-            None => Output::Provide(Provide { to: peer, from: after.next() }),
+            Some((blocks, proof)) => {
+                Output::Send { to: peer, message: Message::Decided(Decided::new(committed, blocks, proof)) }
+            }
+            None => Output::Provide(Provide { to: peer, from: after.next(), committed }),
         });
     }
 
@@ -438,6 +441,7 @@ impl<R: Rules> Instance<R> {
         let Some(question) = self.catchup.asked.get_mut(&from).filter(|question| question.open) else { return };
         question.open = false;
         question.fruitless = (question.fruitless + 1).min(FRUITLESS_MAX); // until it has shown to be of use
+        let committed = decided.committed();
         let Ok((blocks, proof)) = decided.read(&reading_context(&self.settings.membership)) else { return };
         if self.contradicts(from, &blocks, &proof, outbox) {
             return;
@@ -462,8 +466,9 @@ impl<R: Rules> Instance<R> {
         if let Some(question) = self.catchup.asked.get_mut(&from) {
             question.fruitless = 0;
         }
+        // What else has come from it may have left long before this.
         let claimed = self.catchup.heights.entry(from).or_default();
-        *claimed = (*claimed).max(self.chain.height());
+        *claimed = (*claimed).max(self.chain.height()).max(committed);
         self.ask_next(now, 1, outbox);
     }
 

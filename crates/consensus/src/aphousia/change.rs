@@ -287,7 +287,9 @@ impl<R: Rules> Instance<R> {
 
     /// The oldest entry did not commit in time.
     pub(super) fn lose_patience(&mut self, outbox: &mut Vec<Output<Message>>) {
-        if let Some(patience) = &mut self.patience {
+        if self.is_far_behind() {
+            self.patience = None; // and waits anew
+        } else if let Some(patience) = &mut self.patience {
             patience.lost = true;
             self.time.timed_out();
             self.changes.complaints.time_out += 1;

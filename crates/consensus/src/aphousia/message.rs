@@ -67,15 +67,22 @@ pub struct EnteredView {
 /// Decided blocks, as bytes of a log and, when they came from the network, already read.
 #[derive(Clone, Debug)]
 pub struct Decided {
+    committed: SequenceNumber,
     blocks: Vec<Bytes>,
     proof: Bytes,
     read: Option<(Vec<CertifiedBlock>, Proof)>,
 }
 
 impl Decided {
-    /// From the bytes of consecutive records and a proof.
-    pub(super) const fn new(blocks: Vec<Bytes>, proof: Bytes) -> Self {
-        Self { blocks, proof, read: None }
+    /// From the bytes of consecutive records and a proof, by a replica that has come to `committed`.
+    pub(super) const fn new(committed: SequenceNumber, blocks: Vec<Bytes>, proof: Bytes) -> Self {
+        Self { committed, blocks, proof, read: None }
+    }
+
+    /// How far the sender says that it is.
+    #[must_use]
+    pub const fn committed(&self) -> SequenceNumber {
+        self.committed
     }
 
     /// The bytes of the blocks, as a log holds them.
@@ -111,7 +118,7 @@ impl Decided {
 
 impl PartialEq for Decided {
     fn eq(&self, other: &Self) -> bool {
-        (&self.blocks, &self.proof) == (&other.blocks, &other.proof)
+        (self.committed, &self.blocks, &self.proof) == (other.committed, &other.blocks, &other.proof)
     }
 }
 
@@ -119,6 +126,7 @@ impl Eq for Decided {}
 
 impl core::hash::Hash for Decided {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.committed.hash(state);
         self.blocks.hash(state);
         self.proof.hash(state);
     }
@@ -258,6 +266,7 @@ impl unisono_types::Message for Message {
             Self::Echo(at) => small(out, ECHO, at),
             Self::Decided(decided) => {
                 out.push(DECIDED);
+                out.extend_from_slice(&decided.committed.0.to_le_bytes());
                 put_bytes(out, &decided.proof);
                 out.extend_from_slice(&length(decided.blocks.len()));
                 decided.blocks.iter().for_each(|block| put_bytes(out, block));
@@ -293,6 +302,7 @@ impl unisono_types::Message for Message {
             ECHO => Self::Echo(cursor.value(SMALL_BYTES)?),
             DECIDED => {
                 let bounds = context.membership.bounds();
+                let committed = SequenceNumber(cursor.long()?);
                 let proof = cursor.sized(bounds.proof)?;
                 let count = cursor.number()? as usize;
                 if cursor.rest() > bounds.answer {
@@ -303,7 +313,7 @@ impl unisono_types::Message for Message {
                     blocks.push(cursor.sized(bounds.answer)?);
                 }
                 let read = Some(Decided::read_parts(&blocks, &proof, context)?);
-                Self::Decided(Decided { blocks, proof, read })
+                Self::Decided(Decided { committed, blocks, proof, read })
             }
             _ => return Err(Rejected::Malformed),
         };

@@ -527,9 +527,15 @@ impl<R: Rules> Consensus for Instance<R> {
             Message::Wish(wish) => self.changes.is_new_wish(wish, self.seen),
             Message::ViewChange(entered) => self.changes.is_new_change(entered, self.seen),
             Message::Decided(_) => self.catchup.is_asked(from),
-            Message::Frames(frames) => !frames.iter().all(|frame| self.pending.knows(&frame.id())),
+            Message::Frames(frames) => {
+                self.wants_frames() && !frames.iter().all(|frame| self.pending.knows(&frame.id()))
+            }
             Message::Fetch(_) | Message::Status(_) | Message::Ask(_) | Message::Probe(_) | Message::Echo(_) => true,
         }
+    }
+
+    fn wants_frames(&self) -> bool {
+        !self.is_far_behind()
     }
 
     fn oldest_waiting(&self) -> Option<&Frame> {
@@ -555,8 +561,8 @@ impl<R: Rules> Consensus for Instance<R> {
         }
     }
 
-    fn provide(blocks: Vec<Bytes>, proof: Bytes) -> Message {
-        Message::Decided(Decided::new(blocks, proof))
+    fn provide(committed: SequenceNumber, blocks: Vec<Bytes>, proof: Bytes) -> Message {
+        Message::Decided(Decided::new(committed, blocks, proof))
     }
 
     fn decision(bytes: &Bytes, context: &VerifyContext) -> Result<Decision, Rejected> {

@@ -61,6 +61,15 @@ impl<R: Variant> Subject for Instance<R> {
         }
     }
 
+    fn boast(message: &Message) -> Option<Message> {
+        match message {
+            Message::Status(position) => {
+                Some(Message::Status(Position { committed: SequenceNumber(u64::MAX / 2), ..*position }))
+            }
+            _ => None,
+        }
+    }
+
     fn proposed(message: &Message) -> Option<Digest> {
         match message {
             Message::Block(CertifiedBlock { block, .. }) => Some(block.hash()),

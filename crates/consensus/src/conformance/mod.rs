@@ -38,6 +38,9 @@ pub trait Subject: Consensus<Message: Debug> + Sized {
     /// `None` when nothing of it can be changed.
     fn corrupt(cluster: &Cluster, message: &Self::Message, random: &mut Random) -> Option<Self::Message>;
 
+    /// The message of one that always says it is far ahead, if it says where its sender stands.
+    fn boast(message: &Self::Message) -> Option<Self::Message>;
+
     /// The hash of the block that a message proposes.
     fn proposed(message: &Self::Message) -> Option<Digest>;
 

@@ -52,7 +52,7 @@ pub enum Behaviour {
     Silent,
     /// Says one thing to some and another to others.
     Equivocating,
-    /// Stands by corrupted proposals, and has its register certify garbage.
+    /// Stands by corrupted proposals, has its register certify garbage, and says always that it is far ahead.
     Corrupting,
     /// Repeats whatever it has ever said, and forgets to say things.
     Replaying,
@@ -498,10 +498,10 @@ impl<S: Subject> Network<S> {
                     self.stabilise();
                 }
             }
-            Output::Provide(Provide { to, from }) => {
+            Output::Provide(Provide { to, from, committed }) => {
                 self.note(id, format!("reads its log from {from:?} for {to:?}"));
                 if let Some((blocks, proof)) = self.disk(id).decided_from(from, PROVIDE_BYTES) {
-                    self.send(id, to, &S::provide(blocks, proof));
+                    self.send(id, to, &S::provide(committed, blocks, proof));
                 }
             }
             Output::Offer(frames) => self.replica(id).offered.extend(frames),
@@ -545,8 +545,9 @@ impl<S: Subject> Network<S> {
                 }
             }
             Behaviour::Corrupting => {
-                let lie = self.random.chance(300).then(|| S::corrupt(&self.cluster, message, &mut self.random));
-                let lie = lie.flatten();
+                let lie = S::boast(message).or_else(|| {
+                    self.random.chance(300).then(|| S::corrupt(&self.cluster, message, &mut self.random)).flatten()
+                });
                 if let (Some(before), Some(after)) = (S::proposed(message), lie.as_ref().and_then(S::proposed)) {
                     self.replica(from).replaced.insert(before, after);
                 }

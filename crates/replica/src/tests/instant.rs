@@ -116,7 +116,7 @@ impl Consensus for Instant {
         }
     }
 
-    fn provide(_: Vec<Bytes>, _: Bytes) -> Said {
+    fn provide(_: SequenceNumber, _: Vec<Bytes>, _: Bytes) -> Said {
         panic!("this order asks for nobody's log")
     }
 

@@ -412,7 +412,7 @@ impl<C: Order> World<C> {
         let Some((last, _, proof)) = commit else { return };
         let decided = self.committed_blocks(log);
         let blocks = decided.range(provide.from..=last).map(|(_, bytes)| bytes.clone()).collect();
-        let message = PeerMessage::Consensus(C::provide(blocks, proof));
+        let message = PeerMessage::Consensus(C::provide(provide.committed, blocks, proof));
         self.send(id, provide.to, message);
     }
 

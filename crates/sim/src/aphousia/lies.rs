@@ -199,7 +199,7 @@ pub(super) fn tamper(identities: &Identities, bytes: &Bytes, random: &mut Random
             let place = random.index(blocks.len());
             let block = CertifiedBlock::parse_all(blocks.get(place)?, &identities.context).ok()?;
             blocks[place] = tampered(identities, block, random)?.to_bytes();
-            Some(encoded(&<Aphousia as Consensus>::provide(blocks, decided.proof().clone())))
+            Some(encoded(&<Aphousia as Consensus>::provide(decided.committed(), blocks, decided.proof().clone())))
         }
         _ => None,
     }
@@ -351,7 +351,7 @@ mod tests {
             (Message::Fetch(Digest::ZERO), Kind::Fetch),
             (Message::Status(Position { view: View(0), committed: SequenceNumber(0) }), Kind::Status),
             (Message::Ask(SequenceNumber(0)), Kind::Ask),
-            (<Aphousia as Consensus>::provide(Vec::new(), Bytes::new()), Kind::Decided),
+            (<Aphousia as Consensus>::provide(SequenceNumber(0), Vec::new(), Bytes::new()), Kind::Decided),
         ] {
             assert_eq!(kind(&encoded(&message)), expected);
         }

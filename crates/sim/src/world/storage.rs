@@ -191,7 +191,7 @@ impl World {
         };
         let life = self.hosts[replica].life;
         let at = self.now + self.random.between(20, 500);
-        let input = Box::new(Input::Provided { to: provide.to, blocks });
+        let input = Box::new(Input::Provided { provide, blocks });
         self.schedule(at, Event::Inner { replica, core, life, input });
     }
 }

@@ -2,13 +2,13 @@
 //! signatures, on the sender's account (`verify.rs`).
 
 use super::links::Source;
-use super::messages::{Algorithm, AlgorithmMessage, Checked, Received, check, label, parse};
+use super::messages::{Algorithm, Checked, Received, check, label, parse};
 use crate::transport::{Inbound, Share};
 use crate::verify::{self, Class, Cost, Outcome, Panicked, Verifier};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
-use unisono_replica::{PeerMessage, Replica};
+use unisono_replica::Replica;
 use unisono_types::{PublicKey, Rejected, ReplicaId, VerifyContext};
 
 /// Who pays for a check: all links of one key are one.
@@ -112,7 +112,7 @@ impl Checking {
         &mut self,
         sender: Sender,
         mut message: Inbound,
-        is_wanted: impl Fn(ReplicaId, &PeerMessage<AlgorithmMessage>) -> bool,
+        is_wanted: impl Fn(&Received) -> bool,
     ) -> Option<Verdict> {
         let source = sender.source;
         let (waiting, cost) = if message.is_large() {
@@ -120,7 +120,7 @@ impl Checking {
         } else {
             let share = message.take_share();
             match parse(source, message, &self.context) {
-                Ok(Received::Peer(from, message)) if !is_wanted(from, &message) => return None,
+                Ok(received) if !is_wanted(&received) => return None,
                 Ok(received) => {
                     let cost = Cost::Signatures(signatures(&received));
                     (Waiting::Read(received, share), cost)
@@ -138,11 +138,11 @@ impl Checking {
     }
 
     /// Drops what waits and is not wanted any more.
-    pub(super) fn forget(&mut self, is_wanted: impl Fn(ReplicaId, &PeerMessage<AlgorithmMessage>) -> bool) {
+    pub(super) fn forget(&mut self, is_wanted: impl Fn(&Received) -> bool) {
         if self.verifier.outstanding() > 0 {
             self.verifier.retain(|_, waiting| match waiting {
-                Waiting::Read(Received::Peer(from, message), _) => is_wanted(*from, message),
-                _ => true,
+                Waiting::Read(received, _) => is_wanted(received),
+                Waiting::Large(..) => true,
             });
         }
     }

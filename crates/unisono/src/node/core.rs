@@ -5,7 +5,7 @@ use super::administer::admit;
 use super::checking::{Checking, Reason, Verdict};
 use super::counters::Counters;
 use super::links::{Arrival, Arrivals, Links, Source};
-use super::messages::{Algorithm, Checked};
+use super::messages::{Algorithm, Checked, Received};
 use super::outside::{self, Outside};
 use super::timers::Timers;
 use crate::admin;
@@ -28,7 +28,7 @@ use unisono_consensus::{Complaints, Consensus, Provide, Status, aphousia};
 use unisono_execution::{Executor, Service};
 use unisono_node::log::{self, LogReader, Places, Recovered, Ticket};
 use unisono_node::{Drive, Effect, Node as Ring, arriving_bytes, provided};
-use unisono_replica::{HaltReason, Input, MarkRule, Settings};
+use unisono_replica::{HaltReason, Input, MarkRule, Replica, Settings};
 use unisono_trusted::Register;
 use unisono_types::{CallAnswer, CallId, ReplicaId, SequenceNumber, Time, VerifyContext};
 
@@ -379,8 +379,8 @@ impl Node {
                     self.ring.probe_mut().messages.increment(1);
                     let Some(sender) = links.sender(source) else { continue };
                     let replica = self.ring.replica();
-                    let is_wanted = |from, message: &_| replica.is_wanted(from, message);
-                    self.verdicts.extend(self.checking.arrived(sender, message, is_wanted));
+                    let verdict = self.checking.arrived(sender, message, |received| is_wanted(replica, received));
+                    self.verdicts.extend(verdict);
                 }
             }
         }
@@ -394,7 +394,7 @@ impl Node {
         let replica = self.ring.replica();
         let decided = replica.consensus().status().committed;
         if std::mem::replace(&mut self.looked_at, decided) != decided {
-            self.checking.forget(|from, message| replica.is_wanted(from, message));
+            self.checking.forget(|received| is_wanted(replica, received));
         }
     }
 
@@ -511,7 +511,7 @@ impl Node {
     }
 
     /// Reads the log for a peer, beside the loop; one reading per peer at a time.
-    fn provide(&mut self, Provide { to, from }: Provide) {
+    fn provide(&mut self, Provide { to, from, committed }: Provide) {
         if !self.providing.insert(to) {
             return;
         }
@@ -519,7 +519,7 @@ impl Node {
         let piece = self.context.membership.bounds().piece;
         let read = move || {
             let message = match reader.committed(from, piece) {
-                Ok(blocks) => provided::<Algorithm>(blocks),
+                Ok(blocks) => provided::<Algorithm>(committed, blocks),
                 Err(error) => {
                     tracing::error!("reading the log for a peer: {error}");
                     None
@@ -571,6 +571,14 @@ impl Node {
                 tracing::info!(view, leader, reason, "wishes for another leader");
             }
         }
+    }
+}
+
+/// Whether a message is worth its check.
+fn is_wanted(replica: &Replica<Algorithm>, received: &Received) -> bool {
+    match received {
+        Received::Peer(from, message) => replica.is_wanted(*from, message),
+        Received::Client(_) => replica.wants_frames(),
     }
 }
 

@@ -519,6 +519,6 @@ mod tests {
             bytes: Bytes::new(),
             proof: Bytes::from_static(b"proof"),
         };
-        assert!(provided::<Aphousia>(vec![block]).unwrap().starts_with(DECIDED));
+        assert!(provided::<Aphousia>(SequenceNumber(1), vec![block]).unwrap().starts_with(DECIDED));
     }
 }

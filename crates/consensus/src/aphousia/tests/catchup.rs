@@ -118,7 +118,8 @@ fn decided(cluster: &Cluster, blocks: &[CertifiedBlock]) -> Message {
     let last = &blocks.last().unwrap().block;
     let certificates = vec![certificate(cluster, 0, last), certificate(cluster, 1, last)];
     let proof = Proof { certificates, headers: vec![] };
-    Message::Decided(Decided::new(blocks.iter().map(CertifiedBlock::to_bytes).collect(), proof.to_bytes()))
+    let committed = last.header().height;
+    Message::Decided(Decided::new(committed, blocks.iter().map(CertifiedBlock::to_bytes).collect(), proof.to_bytes()))
 }
 
 fn frames(cluster: &Cluster, numbers: std::ops::RangeInclusive<u64>) -> Vec<Vec<Frame>> {

@@ -72,7 +72,7 @@ fn decided(cluster: &Cluster) -> (Vec<Block>, Proof) {
 
 fn decided_message(blocks: &[Block], proof: &Proof) -> Message {
     let blocks = blocks.iter().map(|block| CertifiedBlock::bare(block.clone()).to_bytes()).collect();
-    Message::Decided(Decided::new(blocks, proof.to_bytes()))
+    Message::Decided(Decided::new(SequenceNumber(0), blocks, proof.to_bytes()))
 }
 
 fn samples(cluster: &Cluster) -> Vec<Message> {
