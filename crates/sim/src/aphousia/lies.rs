@@ -307,6 +307,7 @@ impl Identities {
 mod tests {
     use super::*;
     use crate::Plan;
+    use unisono_types::Rejected;
 
     fn identities() -> Identities {
         Identities::new(&Plan::calm(1, 3))
@@ -386,18 +387,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tampered_with_keeps_its_hash() {
+    fn what_is_tampered_with_keeps_its_header() {
         let identities = identities();
-        let (below, _) = block(&identities, false);
-        let bytes = encoded(&Message::Block(below.clone()));
+        let (block, _) = block(&identities, false);
+        let (state, signer) = &identities.registers[0];
+        let mut register = unisono_trusted::Register::new(*state, signer.clone());
+        let (header, hash) = (block.block.header(), block.block.hash());
+        let signed = unisono_trusted::VoteRegister::certify(
+            &mut register,
+            RegisterView::new(header.epoch, header.view),
+            header.step,
+            hash,
+        )
+        .unwrap();
+        let block = CertifiedBlock { certificate: Some(signed), ..block };
+        let bytes = encoded(&Message::Block(block.clone()));
         let changed = (0..40).filter_map(|seed| tamper(&identities, &bytes, &mut Random::new(seed)));
-        let mut differing = 0;
-        for other in changed.filter(|other| *other != bytes) {
-            let Ok(Message::Block(other)) = Message::parse(other, &identities.context) else { panic!("readable") };
-            assert_eq!(other.block.hash(), below.block.hash());
-            differing += 1;
+        let (mut by_certificate, mut by_frame) = (0, 0);
+        for other in changed {
+            match Message::parse(other, &identities.context) {
+                Ok(Message::Block(other)) => {
+                    assert_eq!(other.block.hash(), block.block.hash());
+                    assert_ne!(other.certificate, block.certificate);
+                    by_certificate += 1;
+                }
+                // The header names the signatures of its frames.
+                other => {
+                    assert_eq!(other, Err(Rejected::Inconsistent));
+                    by_frame += 1;
+                }
+            }
         }
-        assert!(differing > 0);
+        assert!(by_certificate > 0 && by_frame > 0);
     }
 
     #[test]
