@@ -104,6 +104,13 @@ impl Changes {
         self.changes.values().filter(move |change| change.last.hash == *hash).map(|change| change.replica)
     }
 
+    /// Whether a replica wishes to leave this view.
+    pub(super) fn wishes_on(&self, view: View, now: u64) -> bool {
+        self.wishes
+            .values()
+            .any(|(wish, heard)| wish.statement.view > view && now.saturating_sub(*heard) <= WISH_MICROS)
+    }
+
     /// The greatest view that `count` replicas wish for or beyond, with those wishes. Those for views up to `entered` have had
     /// their effect and stay.
     fn wished(&self, count: usize, entered: View, now: u64) -> Option<(View, Vec<Signed<Wish>>)> {

@@ -19,13 +19,15 @@ use alloc::vec::Vec;
 use unisono_types::{Time, View};
 
 /// Turns below this are never slow: a disk may stall for half of it.
-const TURN_MICROS_MIN: u64 = 30_000;
+const TURN_MICROS_MIN: u64 = 20_000;
 /// The leader is told after this time, or two round trips if these are longer.
 const TELL_MICROS: u64 = 20_000;
 /// A larger entry is not shown to a leader that is likely to have it.
 const TOLD_BYTES_MAX: usize = 64 * 1024;
-const WINDOW_MICROS: u64 = 1_500_000;
-/// So much waiting for slow turns within a window is a fault.
+/// Two windows are looked at together, the one that runs and the one before.
+const WINDOW_MICROS: u64 = 750_000;
+/// So much waiting for slow turns within them is a fault; half of it when another replica wishes for a change already. Each sees
+/// other entries wait, and f+1 must find the leader slow within the same windows.
 const SLOW_MICROS: u64 = 600_000;
 
 /// See the module.
@@ -37,8 +39,9 @@ pub(super) struct Watch {
     blocks: u64,
     bytes: usize,
     window: u64,
-    /// Time of this window that was spent waiting for slow turns.
+    /// Time of this window that was spent waiting for slow turns, and of the one before.
     slow: u64,
+    slow_before: u64,
     longest: u64,
     /// Turns up to here are excused.
     excused: u64,
@@ -82,6 +85,7 @@ impl Watch {
         if self.longest > 0 {
             self.excused = self.excused.min(self.longest.saturating_mul(4));
         }
+        self.slow_before = if now.saturating_sub(self.window) > 2 * WINDOW_MICROS { 0 } else { self.slow };
         (self.window, self.slow, self.longest) = (now, 0, 0);
     }
 }
@@ -103,9 +107,11 @@ impl<R: Rules> Instance<R> {
         if self.rules.turn_is_slow(turn, excused.saturating_add(self.micros_to_followers(bytes) / blocks)) {
             self.watch.slow = self.watch.slow.saturating_add(wait);
         }
-        if self.watch.slow >= SLOW_MICROS {
+        let enough = if self.changes.wishes_on(self.seat.view, self.seen) { SLOW_MICROS / 2 } else { SLOW_MICROS };
+        if self.watch.slow + self.watch.slow_before >= enough {
             self.watch.excused = self.watch.longest.saturating_mul(2);
             self.watch.begin_window(now.monotonic);
+            self.watch.slow_before = 0;
             self.watch.found = Some(self.seat.view);
             self.changes.complaints.slow += 1;
             self.wish(self.seat.view.next(), outbox);

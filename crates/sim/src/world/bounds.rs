@@ -31,8 +31,8 @@ const PACE_WINDOW: u64 = 30 * SKEW;
 const PACE_DIVISOR: u64 = 8;
 
 /// A request that is not ordered within this time in a calm world waits for a slow leader: that is told after 20 ms, and
-/// may take 30 ms for each of the two blocks in flight and for the next.
-const PROMPT: u64 = 115_000;
+/// may take 20 ms for each of the two blocks in flight and for the next.
+const PROMPT: u64 = 85_000;
 
 /// For so long one request may wait in a calm world with one liar: for the longest of the quick time-outs (150 ms,
 /// doubled four times), for a leader that does not know of it to be told, and once more for the view change.
