@@ -7,8 +7,8 @@
 //!           u8 0/1 | certificate of its parent's proposer  what a proposer writes down before it votes again
 //!           u32 count | (u32 length | frame's wire bytes)*
 //! ```
-//! A header names its frames by their ids ([`inline_digest`]): an id covers key and body, so what is ordered is fixed
-//! whatever signature bytes a frame travels with. Frames are slices of the bytes received; nothing is re-encoded.
+//! A header names its frames by their ids, which cover key and body, and their signatures ([`inline_digest`]): what proves
+//! a block proves that they were checked. Frames are slices of the bytes received; nothing is re-encoded.
 //!
 //! Penalties stand in the header although they follow from the chain: so the rules need nothing but the parent's
 //! header, and a restart or a truncated chain loses nothing. They are checked, never believed.

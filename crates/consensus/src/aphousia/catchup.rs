@@ -349,21 +349,11 @@ impl<R: Rules> Instance<R> {
         if !self.is_far_ahead(height) {
             return;
         }
-        self.note_ahead(peer, height);
         self.ask(now, peer, 1, outbox);
         let told = self.catchup.told_all.is_some_and(|told| now.monotonic.saturating_sub(told) < TURN_MICROS);
         if !told {
             self.catchup.told_all = Some(now.monotonic);
             outbox.push(Output::Broadcast(self.position()));
-        }
-    }
-
-    /// Notes how far a peer must be that proposes or votes for a block of this height. What it said of itself may be older: a
-    /// replica that was stopped reads everything that has come meanwhile in its order.
-    pub(super) fn note_ahead(&mut self, peer: ReplicaId, height: SequenceNumber) {
-        if self.is_far_ahead(height) && peer != self.me() {
-            let claimed = self.catchup.heights.entry(peer).or_default();
-            claimed.0 = claimed.0.max(height.0 - AHEAD);
         }
     }
 
@@ -375,12 +365,12 @@ impl<R: Rules> Instance<R> {
         SequenceNumber(root.height.0.saturating_add(if view < root.view { 0 } else { above }))
     }
 
-    /// Whether a block or vote for this place is worth a check: it is near enough to be used, or the first to show that
-    /// the peer is that far. A leader has a few blocks of its view in flight, so far up in it decided ones are missing.
+    /// Whether a block or vote for this place is worth a check: it is near enough to be used, or shows that decided ones are
+    /// missing where its sender has not said so. A leader has a few blocks of its view in flight.
     pub(super) fn is_of_use(&self, peer: ReplicaId, view: View, step: Step) -> bool {
         let height = self.least_height(view, step);
         let near = height.0 <= self.chain.height().0.saturating_add(UNREQUESTED_MAX as u64);
-        near || self.catchup.heights.get(&peer).is_none_or(|claimed| height.0 > claimed.0.saturating_add(NEAR))
+        near || !self.catchup.heights.get(&peer).is_some_and(|claimed| self.is_far_ahead(*claimed))
     }
 
     /// Whether decided blocks below this height are likely to be missing, so that asking for them comes before fetching

@@ -61,33 +61,34 @@ pub(super) struct Patience {
 }
 
 impl Changes {
-    pub(super) fn add_wish(&mut self, wish: Signed<Wish>, now: u64) {
-        if self.is_new_wish(&wish, now) {
+    /// `from`: who sends it.
+    pub(super) fn add_wish(&mut self, from: ReplicaId, wish: Signed<Wish>, now: u64) {
+        if self.is_new_wish(from, &wish, now) {
             self.wishes.insert(wish.replica, (wish, now));
         }
     }
 
-    pub(super) fn add_change(&mut self, entered: EnteredView, now: u64) {
-        entered.wishes.into_iter().for_each(|wish| self.add_wish(wish, now));
+    pub(super) fn add_change(&mut self, from: ReplicaId, entered: EnteredView, now: u64) {
+        entered.wishes.into_iter().for_each(|wish| self.add_wish(from, wish, now));
         let change = entered.change;
         if self.changes.get(&change.replica).is_none_or(|known| known.view < change.view) {
             self.changes.insert(change.replica, change);
         }
     }
 
-    /// Whether [`Self::add_wish`] would keep it: it is for a later view, or a repetition after a while.
-    pub(super) fn is_new_wish(&self, wish: &Signed<Wish>, now: u64) -> bool {
+    /// Whether [`Self::add_wish`] would keep it: it is for a later view, or repeated after a while by who signed it.
+    pub(super) fn is_new_wish(&self, from: ReplicaId, wish: &Signed<Wish>, now: u64) -> bool {
         self.wishes.get(&wish.replica).is_none_or(|(known, heard)| {
-            let again = known.statement.view == wish.statement.view && now.saturating_sub(*heard) > WISH_MICROS / 10;
-            known.statement.view < wish.statement.view || again
+            let same = known.statement.view == wish.statement.view && from == wish.replica;
+            known.statement.view < wish.statement.view || (same && now.saturating_sub(*heard) > WISH_MICROS / 20)
         })
     }
 
     /// Whether [`Self::add_change`] would keep anything of it.
-    pub(super) fn is_new_change(&self, entered: &EnteredView, now: u64) -> bool {
+    pub(super) fn is_new_change(&self, from: ReplicaId, entered: &EnteredView, now: u64) -> bool {
         let known = self.changes.get(&entered.change.replica);
         known.is_none_or(|known| known.view < entered.change.view)
-            || entered.wishes.iter().any(|wish| self.is_new_wish(wish, now))
+            || entered.wishes.iter().any(|wish| self.is_new_wish(from, wish, now))
     }
 
     pub(super) fn of_view(&self, view: RegisterView) -> Vec<ViewChange> {
@@ -104,11 +105,12 @@ impl Changes {
         self.changes.values().filter(move |change| change.last.hash == *hash).map(|change| change.replica)
     }
 
-    /// Whether a replica wishes to leave this view.
-    pub(super) fn wishes_on(&self, view: View, now: u64) -> bool {
-        self.wishes
-            .values()
-            .any(|(wish, heard)| wish.statement.view > view && now.saturating_sub(*heard) <= WISH_MICROS)
+    /// Whether another replica than `me` wishes to leave this view.
+    pub(super) fn another_wishes_on(&self, me: ReplicaId, view: View, now: u64) -> bool {
+        let stands = |(wish, heard): &(Signed<Wish>, u64)| {
+            wish.replica != me && wish.statement.view > view && now.saturating_sub(*heard) <= WISH_MICROS
+        };
+        self.wishes.values().any(stands)
     }
 
     /// The greatest view that `count` replicas wish for or beyond, with those wishes. Those for views up to `entered` have had
@@ -197,7 +199,7 @@ impl<R: Rules> Instance<R> {
             let cluster = self.settings.membership.configuration().cluster;
             Signed::sign(cluster, self.me(), &self.settings.signer, Wish { epoch: self.epoch(), view })
         });
-        self.changes.add_wish(wish, self.seen);
+        self.changes.add_wish(self.me(), wish, self.seen);
         outbox.push(Output::Broadcast(Message::Wish(wish)));
     }
 
@@ -295,7 +297,7 @@ impl<R: Rules> Instance<R> {
     /// The oldest entry did not commit in time.
     pub(super) fn lose_patience(&mut self, outbox: &mut Vec<Output<Message>>) {
         if self.is_far_behind() {
-            self.patience = None; // and waits anew
+            self.patience = None; // and waits anew: what it does not see decided is its own lateness
         } else if let Some(patience) = &mut self.patience {
             patience.lost = true;
             self.time.timed_out();
@@ -330,7 +332,7 @@ impl<R: Rules> Instance<R> {
     /// A leader whose link is down is given up soon; a local opinion that shortens a wait and nothing else.
     fn watch_link(&mut self, now: Time, outbox: &mut Vec<Output<Message>>) {
         let down = self.changes.down.contains(&self.next_leader());
-        if !down {
+        if !down || self.is_far_behind() {
             self.timers.want(timers::LINK, None, outbox);
         } else if !self.timers.is_wanted(timers::LINK) && !self.wishes_onward() {
             let at = now.monotonic + self.settings.tuning.link_grace_micros;
@@ -351,9 +353,9 @@ impl<R: Rules> Instance<R> {
     }
 
     /// Whether the reason for that wish still stands.
-    fn wish_stands(&self) -> bool {
+    pub(super) fn wish_stands(&self) -> bool {
         let lost = self.patience.as_ref().is_some_and(|patience| patience.lost);
-        let slow = self.watch.has_found(self.seat.view);
+        let slow = self.watch.has_found(self.seat.view, self.seen.saturating_sub(WISH_MICROS));
         self.wishes_onward() && (lost || slow || self.changes.down.contains(&self.next_leader()))
     }
 

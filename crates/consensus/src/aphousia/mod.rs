@@ -338,8 +338,8 @@ impl<R: Rules> Instance<R> {
             Message::Block(block) => self.receive_block(now, from, block, outbox),
             Message::Vote(certificate) if self.is_unknown_own(&certificate) => self.fall_silent(outbox),
             Message::Vote(certificate) => self.receive_vote(from, certificate, outbox),
-            Message::Wish(wish) => self.changes.add_wish(wish, self.seen),
-            Message::ViewChange(entered) => self.changes.add_change(entered, self.seen),
+            Message::Wish(wish) => self.changes.add_wish(from, wish, self.seen),
+            Message::ViewChange(entered) => self.changes.add_change(from, entered, self.seen),
             Message::Frames(frames) => self.offer(frames, outbox),
             Message::Fetch(hash) => self.serve_block(now, from, hash, outbox),
             Message::Status(position) => self.receive_status(now, from, position, outbox),
@@ -373,6 +373,10 @@ impl<R: Rules> Instance<R> {
             timers::STATUS => {
                 outbox.push(Output::Broadcast(self.position()));
                 self.probe(now, outbox);
+                // Where others' entries are decided all the time nothing else repeats it.
+                if self.wish_stands() {
+                    self.wish(self.seat.view.next(), outbox);
+                }
                 self.timers.want(timers::STATUS, Some(now.monotonic + self.settings.tuning.status_micros), outbox);
             }
             timers::LINK => self.give_up_unlinked_leader(outbox),
@@ -524,8 +528,8 @@ impl<R: Rules> Consensus for Instance<R> {
         match message {
             Message::Block(block) => self.wants_block(from, block),
             Message::Vote(certificate) => self.wants_vote(certificate),
-            Message::Wish(wish) => self.changes.is_new_wish(wish, self.seen),
-            Message::ViewChange(entered) => self.changes.is_new_change(entered, self.seen),
+            Message::Wish(wish) => self.changes.is_new_wish(from, wish, self.seen),
+            Message::ViewChange(entered) => self.changes.is_new_change(from, entered, self.seen),
             Message::Decided(_) => self.catchup.is_asked(from),
             Message::Frames(frames) => {
                 self.wants_frames() && !frames.iter().all(|frame| self.pending.knows(&frame.id()))

@@ -144,15 +144,13 @@ impl<R: Rules> Instance<R> {
         if self.is_past(&certificate.vote) {
             return false;
         }
-        let VotePosition { view, step, hash } = certificate.vote;
+        let VotePosition { view, step, .. } = certificate.vote;
         let known = |early: &Vec<Certificate>| early.contains(certificate);
         match self.chain.nodes.get(&certificate.vote.hash) {
             Some(node) => node.votes.get(&certificate.replica) != Some(certificate),
             None => {
-                // One that came when its block was far ahead is what the block is asked for by, once it is near.
-                let asks = !self.is_far_ahead(self.least_height(view.view(), step)) && !self.catchup.is_wanted(&hash);
                 self.is_of_use(certificate.replica, view.view(), step)
-                    && (asks || !self.early.get(&certificate.replica).is_some_and(known))
+                    && !self.early.get(&certificate.replica).is_some_and(known)
             }
         }
     }
@@ -187,10 +185,8 @@ impl<R: Rules> Instance<R> {
                 outbox.push(Output::Suspect { peer: certificate.replica, reason });
             }
             None => {
-                let height = self.least_height(vote.view.view(), vote.step);
-                self.note_ahead(certificate.replica, height);
                 self.remember_early(certificate);
-                if certificate.replica != self.me() && !self.is_far_ahead(height) {
+                if certificate.replica != self.me() {
                     self.want(vote.hash, from, outbox);
                 }
             }

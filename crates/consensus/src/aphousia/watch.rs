@@ -26,8 +26,8 @@ const TELL_MICROS: u64 = 20_000;
 const TOLD_BYTES_MAX: usize = 64 * 1024;
 /// Two windows are looked at together, the one that runs and the one before.
 const WINDOW_MICROS: u64 = 750_000;
-/// So much waiting for slow turns within them is a fault; half of it when another replica wishes for a change already. Each sees
-/// other entries wait, and f+1 must find the leader slow within the same windows.
+/// So much waiting for slow turns within them is a fault; half of it when another replica wishes for a change already: each sees
+/// other entries wait, and f+1 must find the leader slow. A liar may always wish, so half of it must be reason enough.
 const SLOW_MICROS: u64 = 600_000;
 
 /// See the module.
@@ -45,8 +45,8 @@ pub(super) struct Watch {
     longest: u64,
     /// Turns up to here are excused.
     excused: u64,
-    /// The view that was found slow.
-    found: Option<View>,
+    /// The view that was found slow, and when.
+    found: Option<(View, u64)>,
 }
 
 impl Watch {
@@ -76,9 +76,9 @@ impl Watch {
         self.waits_from(None);
     }
 
-    /// Whether this view's leader was found slow.
-    pub(super) fn has_found(&self, view: View) -> bool {
-        self.found == Some(view)
+    /// Whether this view's leader was found slow since then.
+    pub(super) fn has_found(&self, view: View, since: u64) -> bool {
+        self.found.is_some_and(|(found, at)| found == view && at >= since)
     }
 
     fn begin_window(&mut self, now: u64) {
@@ -107,12 +107,16 @@ impl<R: Rules> Instance<R> {
         if self.rules.turn_is_slow(turn, excused.saturating_add(self.micros_to_followers(bytes) / blocks)) {
             self.watch.slow = self.watch.slow.saturating_add(wait);
         }
-        let enough = if self.changes.wishes_on(self.seat.view, self.seen) { SLOW_MICROS / 2 } else { SLOW_MICROS };
+        let enough = if self.changes.another_wishes_on(self.me(), self.seat.view, self.seen) {
+            SLOW_MICROS / 2
+        } else {
+            SLOW_MICROS
+        };
         if self.watch.slow + self.watch.slow_before >= enough {
             self.watch.excused = self.watch.longest.saturating_mul(2);
             self.watch.begin_window(now.monotonic);
             self.watch.slow_before = 0;
-            self.watch.found = Some(self.seat.view);
+            self.watch.found = Some((self.seat.view, now.monotonic));
             self.changes.complaints.slow += 1;
             self.wish(self.seat.view.next(), outbox);
         }
