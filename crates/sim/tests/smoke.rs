@@ -228,7 +228,7 @@ const PLANTED_SEEDS: u64 = 60;
 /// Bugs that take more seeds: where this test begins to look for them, so that it need not run them all.
 const SELDOM: [(&str, u64); 5] = [
     ("any-stamp-is-voted-for", 30),
-    ("skipped-views-count", 350),
+    ("skipped-views-count", 135),
     ("catch-up-believes-one-word", 15),
     ("catch-up-turn-never-ends", 35),
     ("slow-leader-excused", 20),
