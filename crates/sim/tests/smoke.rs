@@ -19,7 +19,7 @@ const SEEDS_THAT_FAILED: [(u64, Scope); 4] = [
 ];
 
 /// The same for plans with dangerous liars, large values and disks that forget.
-const HARD_SEEDS_THAT_FAILED: [(u64, &str); 14] = [
+const HARD_SEEDS_THAT_FAILED: [(u64, &str); 13] = [
     (520, "a segment that was made and never written to stood in the way of the next one"),
     (585, "a vote outlived its block in a torn write, and no later view found a base: nobody else had the block"),
     (612, "a request that waited for another session, since all clocks were a day ahead, was sent in that one"),
@@ -27,7 +27,6 @@ const HARD_SEEDS_THAT_FAILED: [(u64, &str); 14] = [
     (1641, "a segment's header whose sync had failed was seen, and gone after the next power loss"),
     (1719, "an old torn tail, behind which later starts had written, took a register back to its state of then"),
     (2066, "a start went on in a segment whose name was not synced, and a loss of power took all of it"),
-    (2689, "all clocks were ahead for a second: no later view could build on votes of then, although most had voted"),
     (3440, "all clocks were set back, and a replica that restarted then had forgotten what its clock had been"),
     (5035, "whoever sent without end was served in front of all others by a simulated machine, if it was slow"),
     (6225, "a block that was missing was asked for too seldom, and of the wrong ones"),
